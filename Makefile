@@ -1,0 +1,26 @@
+# The travel and expense desk. `make demo` first; everything else is for playing and working with it.
+.PHONY: demo up down restart test check bench setup runtime bootstrap sentry
+PYTHON ?= python3
+SIDECARD = .venv/bin/sidecard
+
+demo: setup ; @.venv/bin/python -m demo
+up: setup ; @$(SIDECARD) up
+down: setup ; @$(SIDECARD) down
+restart: setup ; @$(SIDECARD) restart $(or $(agent),$(error which one? make restart agent=flights))
+check: setup ; @.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+test: check runtime ; @.venv/bin/python -m pytest
+
+# What those stand on. Each does nothing when it has been done.
+setup: .venv/.installed
+runtime: setup ; @$(SIDECARD) runtime
+bootstrap: setup ; @$(SIDECARD) bootstrap
+sentry: runtime ; @$(SIDECARD) sentry
+
+.venv/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11 or missing: install Python 3.11 or later, or say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) can't make virtual environments: install its venv package (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	@echo "Python packages, from requirements.lock into .venv"
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e ./sidecard
+	@touch $@

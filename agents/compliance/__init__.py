@@ -1,0 +1,1 @@
+"""Reviews spending: approves it, rejects it, or calls for a person."""

@@ -1,0 +1,1 @@
+"""Validates expense claims against the policy."""

@@ -1,0 +1,1 @@
+"""Plans a trip and delegates its parts to the specialists."""

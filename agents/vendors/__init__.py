@@ -1,0 +1,1 @@
+"""The vendor register, an MCP tool server."""

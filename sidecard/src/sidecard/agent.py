@@ -1,0 +1,106 @@
+"""What an author writes: an agent, and its skills as plain async functions."""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+from sidecard.errors import ConfigurationError
+
+
+class File(BaseModel):
+    """A file that came with a message, or goes out with an artifact."""
+
+    name: str = Field(default="", description="File name, as the sender gave it.")
+    media_type: str = Field(default="application/octet-stream", description="Media type, such as text/csv.")
+    content: bytes = Field(default=b"", description="The bytes.")
+    url: str = Field(default="", description="Where the bytes are, when they were not sent along; never fetched by itself.")
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """One skill of an agent: a function, what it takes and gives, and who may invoke it."""
+
+    id: str
+    function: Callable[..., Awaitable[Any]]
+    description: str
+    scope: str
+    idempotent: bool
+    input: type[Any]
+    output: TypeAdapter[Any]
+    tags: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    version: str = "1"
+
+    @property
+    def name(self) -> str:
+        """The id in words: `search_flights` is "Search flights"."""
+        return self.id.replace("_", " ").capitalize()
+
+
+@dataclass(slots=True)
+class Agent:
+    """An A2A agent: its name is its Dapr app-id and its folder in `agents/`.
+
+    `publisher` is the organization that signs its card; `asks` lists scopes that its questions may demand of whoever
+    answers them (see `Task.ask`), so that `sidecard check` knows them.
+    """
+
+    name: str
+    version: str
+    description: str
+    publisher: str
+    publisher_url: str = ""
+    asks: tuple[str, ...] = ()
+    skills: dict[str, Skill] = field(default_factory=dict)
+
+    def skill(
+        self,
+        *,
+        scope: str,
+        idempotent: bool,
+        tags: tuple[str, ...] | list[str] = (),
+        examples: tuple[str, ...] | list[str] = (),
+        version: str = "1",
+    ) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
+        """Make an async function `(input, task) -> output` a skill, named after it and described by its docstring.
+
+        Input and output are pydantic models, or `str`. An `idempotent` skill may start before its task is stored and
+        may run again from the top at any time; any other starts once its task is stored, and keeps its effects in
+        `task.once`. Raises ConfigurationError for a function that can't be a skill.
+        """
+
+        def register(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+            skill_id = function.__name__
+            hints = get_type_hints(function)
+            parameters = list(inspect.signature(function).parameters)
+            if not inspect.iscoroutinefunction(function) or len(parameters) != 2 or "return" not in hints:  # noqa: PLR2004
+                raise ConfigurationError(
+                    f"{skill_id} can't be a skill: write `async def {skill_id}(request: Model, task: Task) -> Model`"
+                )
+            if not function.__doc__:
+                raise ConfigurationError(f"{skill_id} needs a docstring: other agents' models choose the skill by it")
+            if skill_id in self.skills:
+                raise ConfigurationError(f"{self.name} has two skills named {skill_id}")
+            self.skills[skill_id] = Skill(
+                id=skill_id,
+                function=function,
+                description=inspect.cleandoc(function.__doc__),
+                scope=scope,
+                idempotent=idempotent,
+                input=hints[parameters[0]],
+                output=TypeAdapter(hints["return"]),
+                tags=tuple(tags),
+                examples=tuple(examples),
+                version=version,
+            )
+            return function
+
+        return register
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Every scope that means something at this agent."""
+        return frozenset(skill.scope for skill in self.skills.values()) | frozenset(self.asks)

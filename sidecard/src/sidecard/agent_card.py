@@ -1,0 +1,106 @@
+"""The Agent Card that describes an agent (A2A 1.0 §4.4.1), from the agent's own code."""
+
+from typing import Any
+
+from a2a.types import (
+    AgentCapabilities,
+    AgentCard,
+    AgentExtension,
+    AgentInterface,
+    AgentProvider,
+    AgentSkill,
+    APIKeySecurityScheme,
+    MutualTlsSecurityScheme,
+    SecurityRequirement,
+    SecurityScheme,
+    StringList,
+)
+from pydantic import TypeAdapter
+
+from sidecard import extension
+from sidecard.agent import Agent, Skill
+from sidecard.callers import KEY_HEADER
+from sidecard.settings import Settings
+
+JSONRPC_PATH = "/a2a"
+REST_PATH = "/rest"
+PROTOCOL_VERSION = "1.0"
+MODES = ("application/json", "text/plain")
+
+
+def describe(agent: Agent, settings: Settings) -> AgentCard:
+    """The public card, unsigned: where the agent is served, who may call it how, and what it can do.
+
+    Input and output schemas of the skills are parameters of our extension: A2A's skills have no field for them.
+    """
+    card = AgentCard(
+        name=agent.name,
+        version=agent.version,
+        description=agent.description,
+        provider=AgentProvider(organization=agent.publisher, url=agent.publisher_url or settings.card_url),
+        supported_interfaces=_interfaces(settings),
+        capabilities=AgentCapabilities(
+            streaming=True,
+            push_notifications=True,
+            extended_agent_card=True,
+            extensions=[AgentExtension(uri=extension.URI, description=extension.DESCRIPTION, required=False)],
+        ),
+        security_schemes={
+            "sidecar": SecurityScheme(
+                mtls_security_scheme=MutualTlsSecurityScheme(description="Inside the mesh: the caller's Dapr identity.")
+            ),
+            "apiKey": SecurityScheme(
+                api_key_security_scheme=APIKeySecurityScheme(
+                    location="header", name=KEY_HEADER, description="Outside the mesh: a key that the agent's owner gave out."
+                )
+            ),
+        },
+        default_input_modes=MODES,
+        default_output_modes=MODES,
+        skills=[_skill(skill) for skill in agent.skills.values()],
+    )
+    for scheme in ("sidecar", "apiKey"):
+        card.security_requirements.append(SecurityRequirement(schemes={scheme: StringList()}))
+    card.capabilities.extensions[0].params.update({"skills": {s.id: _contract(s) for s in agent.skills.values()}})
+    return card
+
+
+def for_caller(card: AgentCard, agent: Agent, scopes: frozenset[str]) -> AgentCard:
+    """The card with only those skills that somebody with these scopes may invoke."""
+    own = AgentCard()
+    own.CopyFrom(card)
+    del own.skills[:]
+    del own.signatures[:]
+    own.skills.extend(skill for skill in card.skills if agent.skills[skill.id].scope in scopes)
+    return own
+
+
+def _interfaces(settings: Settings) -> list[AgentInterface]:
+    base = settings.card_url
+    interfaces = [AgentInterface(url=base + JSONRPC_PATH, protocol_binding="JSONRPC", protocol_version=PROTOCOL_VERSION)]
+    if settings.grpc_target:
+        interfaces.append(
+            AgentInterface(url=settings.grpc_target, protocol_binding="GRPC", protocol_version=PROTOCOL_VERSION)
+        )
+    interfaces.append(AgentInterface(url=base + REST_PATH, protocol_binding="HTTP+JSON", protocol_version=PROTOCOL_VERSION))
+    return interfaces
+
+
+def _skill(skill: Skill) -> AgentSkill:
+    return AgentSkill(
+        id=skill.id,
+        name=skill.name,
+        description=skill.description,
+        tags=skill.tags or (skill.scope.partition(":")[0],),
+        examples=skill.examples,
+    )
+
+
+def _contract(skill: Skill) -> dict[str, Any]:
+    return {
+        "input": TypeAdapter(skill.input).json_schema(),
+        "output": skill.output.json_schema(mode="serialization"),
+        "idempotent": skill.idempotent,
+        "scope": skill.scope,
+        "version": skill.version,
+    }

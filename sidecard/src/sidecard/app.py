@@ -1,0 +1,233 @@
+"""The only wiring: builds an agent's stores, clients and routes, and serves them."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import AsyncIterator, Mapping
+
+import httpx
+import uvicorn
+from a2a.server.routes import create_jsonrpc_routes, create_rest_routes
+from a2a.types import AgentCard
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+
+from sidecard.agent import Agent
+from sidecard.agent_card import JSONRPC_PATH, REST_PATH, describe, for_caller
+from sidecard.callers import Caller, Callers, CallersFile
+from sidecard.card import SignedCard, card_routes
+from sidecard.delegation import Mesh
+from sidecard.edge import CallerContextBuilder, Edge
+from sidecard.errors import AgentUnavailable, CardRejected, ConfigurationError, SidecardError, StoreUnavailable
+from sidecard.grpc_server import grpc_server
+from sidecard.refusals import Unavailable
+from sidecard.registry import Registry
+from sidecard.settings import Settings
+from sidecard.sidecar import MeshTransport, read_secret, sidecar_client
+from sidecard.signature import sign, signing_key
+from sidecard.tasks.engine import Engine
+from sidecard.tasks.handler import DurableRequestHandler
+from sidecard.tasks.store import DaprStateStore
+from sidecard.telemetry import Telemetry, configure
+from sidecard.trust import TrustStore
+
+log = logging.getLogger("sidecard")
+
+SIDECAR_RETRY_SECONDS = 0.2
+SIDECAR_REMINDER_SECONDS = 5.0
+HEARTBEAT_SECONDS = 20.0
+ENROL_RETRY_SECONDS = 1.0
+
+
+class Service:
+    """One agent while it is served. It listens at once, and is ready when its sidecar has given it what it needs."""
+
+    def __init__(self, agent: Agent, settings: Settings, telemetry: Telemetry) -> None:
+        self.agent = agent
+        self.settings = settings
+        self.telemetry = telemetry
+        self.failure: ConfigurationError | None = None
+        self.ready = False
+        self._file = CallersFile.read(settings.callers_file)
+        self._callers: Callers | None = None
+        self._engine: Engine | None = None
+        self._signed: SignedCard | None = None
+        self._public = describe(agent, settings)
+        self._mesh = httpx.AsyncClient(transport=MeshTransport(settings), timeout=httpx.Timeout(60.0, connect=5.0))
+        telemetry.instrument_client(self._mesh)
+        self.handler = DurableRequestHandler(self.engine, scopes_of=self.scopes_of, extended_card=self._extended_card)
+
+    # -- what the routes ask ------------------------------------------------------------------------------------------
+
+    def engine(self) -> Engine:
+        """The engine. Raises Unavailable until the service is ready."""
+        if self._engine is None or not self.ready:
+            raise Unavailable("This agent is starting: its sidecar is not up yet; try again in a second")
+        return self._engine
+
+    def identify(self, headers: Mapping[str, str]) -> Caller | None:
+        """The verified caller of a request. Raises Unavailable until keys can be checked."""
+        if self._callers is None:
+            raise Unavailable("This agent is starting: its sidecar is not up yet; try again in a second")
+        return self._callers.identify(headers)
+
+    def scopes_of(self, name: str) -> frozenset[str]:
+        """What somebody holds at this agent."""
+        return self._callers.scopes_of(name) if self._callers else frozenset()
+
+    def signed_card(self) -> SignedCard | None:
+        """The public card, once it is signed."""
+        return self._signed
+
+    def _extended_card(self, caller: Caller) -> AgentCard:
+        return for_caller(self._public, self.agent, caller.scopes)
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: object) -> AsyncIterator[None]:
+        """Connect to the sidecar beside serving, since the sidecar waits for this app to listen first."""
+        connecting = asyncio.create_task(self._run(), name="service")
+        try:
+            yield
+        finally:
+            self.ready = False
+            connecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await connecting
+            await self._mesh.aclose()
+            await asyncio.to_thread(self.telemetry.shutdown)
+
+    async def _run(self) -> None:
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                await self._connect(stack)
+                self.ready = True
+                log.info("%s is ready", self.agent.name)
+                await self._keep_enrolled(Registry(self._mesh))
+        except ConfigurationError as error:
+            self.failure = error
+            log.critical("%s can't run: %s", self.agent.name, error)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("%s stopped serving", self.agent.name)
+            self.failure = ConfigurationError("this is a defect; the log has the traceback")
+        finally:
+            self.ready = False
+
+    async def _connect(self, stack: contextlib.AsyncExitStack) -> None:
+        settings, name = self.settings, self.agent.name
+        async with sidecar_client(settings) as sidecar:
+            key = signing_key(await self._secret(sidecar, name, "signing-key"))
+            api_keys = json.loads(await self._secret(sidecar, name, "api-keys"))
+            task_id_key = bytes.fromhex(await self._secret(sidecar, name, "task-id-key"))
+            trust = TrustStore.parse(await self._secret(sidecar, "trust", "publishers"))
+        token = settings.app_api_token.get_secret_value()
+        self._signed = SignedCard(sign(self._public, key))
+        self._callers = Callers(name, self._file, app_token=token, api_keys=api_keys)
+        store = DaprStateStore(port=settings.dapr_grpc_port, token=settings.dapr_api_token.get_secret_value())
+        stack.push_async_callback(store.close)
+        engine = Engine(
+            self.agent,
+            store,
+            task_id_key=task_id_key,
+            delegator=Mesh(self._mesh, Registry(self._mesh), trust),
+            scopes_of=self.scopes_of,
+        )
+        await self._patiently(engine)
+        stack.push_async_callback(engine.stop)
+        self._engine = engine
+        if settings.grpc_port:
+            server = grpc_server(self.handler, settings, self.telemetry, self.identify)
+            await server.start()
+            stack.push_async_callback(server.stop, 1.0)
+
+    async def _secret(self, sidecar: httpx.AsyncClient, name: str, key: str) -> str:
+        """One secret, waiting for the sidecar if need be; says every few seconds that it waits."""
+        waited = 0.0
+        while True:
+            try:
+                return await read_secret(sidecar, name, key)
+            except StoreUnavailable as error:
+                if waited % SIDECAR_REMINDER_SECONDS < SIDECAR_RETRY_SECONDS and waited > SIDECAR_RETRY_SECONDS:
+                    log.warning("%s waits for its sidecar: %s", self.agent.name, error)
+                waited += SIDECAR_RETRY_SECONDS
+                await asyncio.sleep(SIDECAR_RETRY_SECONDS)
+
+    async def _patiently(self, engine: Engine) -> None:
+        while True:
+            try:
+                await engine.start()
+            except StoreUnavailable as error:
+                log.warning("%s waits for its state store: %s", self.agent.name, error)
+                await asyncio.sleep(ENROL_RETRY_SECONDS)
+            else:
+                return
+
+    async def _keep_enrolled(self, registry: Registry) -> None:
+        """Enrol, and say every now and then that this agent is still there."""
+        told = ""
+        while True:
+            try:
+                await registry.enrol(self.agent.name, self.settings.card_url)
+            except (AgentUnavailable, CardRejected) as error:
+                if str(error) != told:
+                    log.warning("%s is not in the registry yet: %s", self.agent.name, error)
+                    told = str(error)
+                await asyncio.sleep(ENROL_RETRY_SECONDS)
+            else:
+                told = ""
+                await asyncio.sleep(HEARTBEAT_SECONDS)
+
+
+def create_app(agent: Agent, settings: Settings, telemetry: Telemetry | None = None) -> FastAPI:
+    """The agent as an ASGI app: its card, its probes, JSON-RPC at /a2a and HTTP+JSON under /rest."""
+    telemetry = telemetry or configure(agent.name, otlp_endpoint=settings.otlp_endpoint)
+    service = Service(agent, settings, telemetry)
+    builder = CallerContextBuilder()
+    app = FastAPI(lifespan=service.lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.service = service
+    app.router.routes.extend(card_routes(service.signed_card))
+    app.router.routes.extend([Route("/healthz", _alive), Route("/readyz", _ready)])
+    app.router.routes.extend(create_jsonrpc_routes(service.handler, rpc_url=JSONRPC_PATH, context_builder=builder))
+    rest = Starlette(routes=create_rest_routes(service.handler, context_builder=builder))
+    app.router.routes.append(Mount(REST_PATH, app=rest))
+    app.add_middleware(Edge, identify=service.identify, max_body_bytes=settings.max_body_bytes)
+    telemetry.instrument_app(app)
+    return app
+
+
+async def _alive(request: Request) -> JSONResponse:
+    failure = request.app.state.service.failure
+    return JSONResponse({"alive": failure is None}, 503 if failure else 200)
+
+
+async def _ready(request: Request) -> JSONResponse:
+    service: Service = request.app.state.service
+    detail = str(service.failure) if service.failure else ""
+    return JSONResponse({"ready": service.ready, "detail": detail}, 200 if service.ready else 503)
+
+
+def serve(agent: Agent) -> None:
+    """Serve an agent until it is told to stop. Exits with 2 and one line when it is set up wrongly."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
+    for quiet in ("httpx", "a2a"):
+        logging.getLogger(quiet).setLevel(logging.WARNING)
+    try:
+        settings = Settings.load(agent.name)
+        app = create_app(agent, settings)
+    except SidecardError as error:
+        sys.exit(f"{agent.name} can't start: {error}")
+    config = uvicorn.Config(
+        app, host=settings.host, port=settings.app_port, log_level="warning", access_log=False, timeout_graceful_shutdown=3
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    if app.state.service.failure:
+        sys.exit(2)

@@ -1,0 +1,5 @@
+"""`python -m sidecard.cli`."""
+
+from sidecard.cli import main
+
+main()

@@ -1,0 +1,65 @@
+"""Our A2A extension: the few things that A2A 1.0 has no field for, in message and status metadata under one URI.
+
+Declared in every card, never required: a caller that doesn't know it is served all the same.
+"""
+
+from typing import Any
+
+from a2a.types import Message, SendMessageRequest
+from google.protobuf.json_format import MessageToDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+URI = "https://sidecard.dev/a2a/extensions/durable-skills/v1"
+DESCRIPTION = "Names the skill that is meant, the question that is answered, and on whose behalf a message is sent."
+
+
+class Sent(BaseModel):
+    """What a message may carry."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    skill: str = Field(default="", description="Id of the skill that is meant.")
+    question: str = Field(default="", description="Id of the open question that this message answers.")
+    subject: str = Field(default="", description="On whose behalf; believed only of callers that may speak for others.")
+
+    @classmethod
+    def of(cls, request: SendMessageRequest) -> "Sent":
+        """What came with a request, in its message's metadata or its own. Raises ValidationError on other shapes."""
+        for metadata in (request.message.metadata, request.metadata):
+            if URI in metadata.fields:
+                return cls.model_validate(MessageToDict(metadata)[URI])
+        return cls()
+
+    def attach(self, message: Message) -> Message:
+        """Put it into a message's metadata."""
+        message.metadata.update({URI: self.model_dump(exclude_defaults=True)})
+        message.extensions.append(URI)
+        return message
+
+
+class Asked(BaseModel):
+    """What the status message of an interrupted task carries."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    question: str
+    options: dict[str, str] = Field(default_factory=dict, description="Value to send, and what it means.")
+    scope: str = Field(default="", description="Right that whoever answers must hold.")
+    by_other: bool = Field(default=False, description="Whether somebody else than the requester must answer.")
+
+    @classmethod
+    def of(cls, message: Message) -> "Asked | None":
+        """The question in a status message, or None when its agent doesn't speak this extension."""
+        if URI not in message.metadata.fields:
+            return None
+        try:
+            return cls.model_validate(MessageToDict(message.metadata)[URI])
+        except ValidationError:
+            return None
+
+    def attach(self, message: Message) -> Message:
+        """Put it into a message's metadata."""
+        content: dict[str, Any] = self.model_dump(exclude_defaults=True)
+        message.metadata.update({URI: content})
+        message.extensions.append(URI)
+        return message

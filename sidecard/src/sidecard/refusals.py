@@ -1,0 +1,66 @@
+"""Errors that A2A 1.0 leaves to the server (§3.3.2), in the form that each binding wants.
+
+A2A reserves the JSON-RPC codes from -32001 to -32099, so ours lie outside and end in the HTTP status they stand for.
+"""
+
+import grpc
+import grpc.aio
+from a2a.server.request_handlers.grpc_handler import GrpcHandler
+from a2a.utils.errors import A2A_ERROR_MAPPING, A2A_ERROR_REASONS, JSON_RPC_ERROR_CODE_MAP, A2AError, ErrorMapping
+
+
+class Unauthenticated(A2AError):
+    """Nobody we know: no key, a wrong one, or not through the own sidecar."""
+
+    message = "Say who you are: call through your Dapr sidecar, or send a key we know as x-api-key"
+
+
+class Forbidden(A2AError):
+    """Somebody we know, who may not do this."""
+
+    message = "You may not do this"
+
+
+class PayloadTooLarge(A2AError):
+    """The request is larger than this agent takes."""
+
+    message = "The request is too large"
+
+
+class Unavailable(A2AError):
+    """The agent can't take work now: it starts, stops, or its state store is down. Nothing was accepted."""
+
+    message = "This agent can't take requests now; try again in a moment"
+
+
+JSON_RPC_CODES: dict[type[A2AError], int] = {
+    Unauthenticated: -31401,
+    Forbidden: -31403,
+    PayloadTooLarge: -31413,
+    Unavailable: -31503,
+}
+UNAVAILABLE_CODE = JSON_RPC_CODES[Unavailable]
+
+_MAPPINGS: dict[type[A2AError], ErrorMapping] = {
+    Unauthenticated: ErrorMapping(401, "UNAUTHENTICATED", "UNAUTHENTICATED"),
+    Forbidden: ErrorMapping(403, "PERMISSION_DENIED", "FORBIDDEN"),
+    PayloadTooLarge: ErrorMapping(413, "RESOURCE_EXHAUSTED", "PAYLOAD_TOO_LARGE"),
+    Unavailable: ErrorMapping(503, "UNAVAILABLE", "UNAVAILABLE"),
+}
+
+# The SDK's routes look an error up in these tables; an unknown one would become "internal error".
+JSON_RPC_ERROR_CODE_MAP.update(JSON_RPC_CODES)
+A2A_ERROR_MAPPING.update(_MAPPINGS)
+A2A_ERROR_REASONS.update({error: mapping.reason for error, mapping in _MAPPINGS.items()})
+
+
+class GrpcErrors(GrpcHandler):
+    """The SDK's gRPC service, which also knows our errors."""
+
+    async def abort_context(self, error: A2AError, context: grpc.aio.ServicerContext) -> None:  # type: ignore[type-arg]
+        """End a call with the status that stands for the error."""
+        mapping = _MAPPINGS.get(type(error))
+        if mapping is None:
+            await super().abort_context(error, context)
+            return
+        await context.abort(grpc.StatusCode[mapping.grpc_status], error.message)

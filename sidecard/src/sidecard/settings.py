@@ -1,0 +1,52 @@
+"""The environment, read once. Nothing else in the library looks at `os.environ`, but for `telemetry` (see there)."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOCAL = Path(".sidecard")
+"""What `sidecard bootstrap` made, seen from the project's root. Absent in containers, where the platform hands in the same."""
+
+
+class Settings(BaseSettings):
+    """What one app needs to know of where it runs. Dapr's own names are used where Dapr sets them."""
+
+    model_config = SettingsConfigDict(extra="ignore", populate_by_name=True)
+
+    app_id: str = Field(validation_alias="APP_ID", description="Dapr app-id; the agent's name.")
+    app_port: int = Field(default=8080, validation_alias="APP_PORT")
+    host: str = Field(default="127.0.0.1", validation_alias="SIDECARD_HOST", description="Address the app listens on.")
+    grpc_port: int | None = Field(
+        default=None, validation_alias="SIDECARD_GRPC_PORT", description="A2A gRPC port; without it gRPC is not served."
+    )
+    public_url: str = Field(
+        default="", validation_alias="SIDECARD_PUBLIC_URL", description="Base URL in the card; default: host and port."
+    )
+    public_grpc: str = Field(default="", validation_alias="SIDECARD_PUBLIC_GRPC", description="host:port in the card.")
+    dapr_http_port: int = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
+    dapr_grpc_port: int = Field(default=50001, validation_alias="DAPR_GRPC_PORT")
+    app_api_token: SecretStr = Field(default=SecretStr(""), validation_alias="APP_API_TOKEN")
+    dapr_api_token: SecretStr = Field(default=SecretStr(""), validation_alias="DAPR_API_TOKEN")
+    callers_file: Path = Field(default=Path("agents/callers.yaml"), validation_alias="SIDECARD_CALLERS")
+    max_body_bytes: int = Field(default=4_194_304, ge=1_024, validation_alias="SIDECARD_MAX_BODY_BYTES")
+    otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+
+    @classmethod
+    def load(cls, app_id: str) -> Self:
+        """Settings of one app, from the environment and, on a laptop, the tokens that `sidecard bootstrap` made for it."""
+        # Tests and the command line load settings of apps other than the one the environment names.
+        return cls(_env_file=LOCAL / "tokens" / f"{app_id}.env", APP_ID=app_id)
+
+    @property
+    def card_url(self) -> str:
+        """Base URL that callers outside the mesh use."""
+        return (self.public_url or f"http://{self.host}:{self.app_port}").rstrip("/")
+
+    @property
+    def grpc_target(self) -> str | None:
+        """host:port of the gRPC binding for callers outside the mesh, or None when it is not served."""
+        if self.public_grpc:
+            return self.public_grpc
+        return f"{self.host}:{self.grpc_port}" if self.grpc_port else None

@@ -1,0 +1,120 @@
+"""The own Dapr sidecar, as an app meets it: the way to other apps and to secrets, and who may come in through it."""
+
+import hmac
+from collections.abc import Collection
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from pydantic import SecretStr
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sidecard.callers import TOKEN_HEADER
+from sidecard.errors import ConfigurationError, StoreUnavailable
+from sidecard.settings import Settings
+
+PROBES = frozenset({"/healthz", "/readyz"})
+"""What anybody may ask of an app: whether it lives, and whether it is ready."""
+
+
+class MeshTransport(httpx.AsyncBaseTransport):
+    """Carries `http://<app-id>/<path>` to that app through the own sidecar, with its API token.
+
+    So a client of the mesh is an ordinary httpx client; the answers are the other app's, or Dapr's own errors
+    (403 when its access rules refuse, 500 when the app can't be found).
+    """
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._sidecar = httpx.URL(f"http://127.0.0.1:{settings.dapr_http_port}")
+        self._token = settings.dapr_api_token.get_secret_value()
+        self._transport = transport or httpx.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request through the sidecar."""
+        path = f"/v1.0/invoke/{quote(request.url.host, safe='')}/method".encode() + request.url.raw_path
+        headers = request.headers.copy()
+        headers["host"], headers[TOKEN_HEADER] = self._sidecar.netloc.decode(), self._token
+        carried = httpx.Request(
+            request.method,
+            self._sidecar.copy_with(raw_path=path),
+            headers=headers,
+            stream=request.stream,
+            extensions=request.extensions,
+        )
+        return await self._transport.handle_async_request(carried)
+
+    async def aclose(self) -> None:
+        """Close the connections to the sidecar."""
+        await self._transport.aclose()
+
+
+def sidecar_client(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
+    """A client of the sidecar's own HTTP API (state, secrets, health), base URL and API token set."""
+    return httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{settings.dapr_http_port}/v1.0",
+        headers={TOKEN_HEADER: settings.dapr_api_token.get_secret_value()},
+        transport=transport,
+        timeout=5.0,
+    )
+
+
+async def read_secret(sidecar: httpx.AsyncClient, name: str, key: str, *, store: str = "secrets") -> str:
+    """One value of a secret, from the sidecar's secret store. `sidecar` is a `sidecar_client`.
+
+    Raises:
+        StoreUnavailable: the sidecar can't be reached or its store fails now.
+        ConfigurationError: the secret isn't there, or this app's Configuration does not let it read it.
+    """
+    where = f"secret '{name}' ({key}) of component '{store}'"
+    try:
+        response = await sidecar.get(f"/secrets/{store}/{name}")
+    except httpx.HTTPError as error:
+        raise StoreUnavailable(f"The {where} can't be read: the own sidecar does not answer; start it.") from error
+    if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND}:
+        raise ConfigurationError(
+            f"The {where} is not readable here (HTTP {response.status_code}): "
+            "check DAPR_API_TOKEN and the allowedSecrets in this app's Configuration."
+        )
+    value: Any = None
+    if response.is_success and response.content:
+        try:
+            value = response.json().get(key)
+        except (ValueError, AttributeError):
+            value = None
+    elif not response.is_success:
+        raise StoreUnavailable(f"The {where} can't be read now (HTTP {response.status_code}): see the sidecar's log.")
+    if not isinstance(value, str):
+        raise ConfigurationError(f"The {where} does not exist: run `sidecard bootstrap` and restart the sidecar.")
+    return value
+
+
+def through_own_sidecar(headers: Headers, app_api_token: SecretStr) -> bool:
+    """Whether a request came through the own sidecar: only it knows the app's token. False when none is configured.
+
+    Only then does `dapr-caller-app-id` say who calls; the sidecar overwrites what a caller claims.
+    """
+    expected = app_api_token.get_secret_value().encode()
+    return bool(expected) and hmac.compare_digest(headers.get(TOKEN_HEADER, "").encode(), expected)
+
+
+class OwnSidecarOnly:
+    """ASGI middleware: every path but the public ones answers only the own sidecar, others get 401."""
+
+    def __init__(self, app: ASGIApp, app_api_token: SecretStr, public: Collection[str] = PROBES) -> None:
+        self._app, self._token, self._public = app, app_api_token, frozenset(public)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it before its body is read."""
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and self._is_open(scope)):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            refusal = JSONResponse({"error": "Only this app's own Dapr sidecar may call this: go through yours."}, 401)
+            await refusal(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    def _is_open(self, scope: Scope) -> bool:
+        public = scope["path"] in self._public and scope["method"] in {"GET", "HEAD"}
+        return public or through_own_sidecar(Headers(scope=scope), self._token)

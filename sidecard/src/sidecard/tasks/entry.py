@@ -1,0 +1,72 @@
+"""One entry of a task's log: everything that one append means, and its bytes."""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from sidecard.errors import LogBroken
+
+FORMAT = 1
+"""Version of the bytes. A reader refuses what it doesn't know rather than guess."""
+
+Record = list[Any]
+"""A list whose first item is its kind:
+
+["new", {task, context, skill, version, owner, subject, tenant, trace}]   first record of entry 1
+["message", message_id, digest, by, A2A Message]     a message somebody sent; answers the open question, if any
+["status", at_ms, TaskState, A2A Message | b"", branch, number]
+["artifact", A2A Artifact, append, last_chunk, branch, number]
+["begun", step_key, kind, arguments_hash, details]   a step that has started and must wait, or has an effect
+["done", step_key, kind, arguments_hash, result]     a step and what it returned
+["question", id, step_key, {prompt, options, scope, by_other}]
+["child", step_key, agent, task_id]                  a delegated task, once the other agent has accepted it
+["lease", owner]                                     this and later entries are written by this owner
+["cancel", by]                                       somebody asked to cancel
+["push", id, A2A TaskPushNotificationConfig] · ["unpush", id]
+["snapshot", folded state]                           only in logs of some hundreds of entries
+
+A2A objects are their protobuf bytes. Branch and number say where in the run an output was made ("" outside a run).
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One committed, or about to be committed, entry.
+
+    `nonce` tells this writer's entry from anybody else's, `previous` is the nonce of entry n-1 ("" before entry 1),
+    `epoch` rises each time the task changes hands, `at` is UTC in milliseconds and never goes back within a log.
+    """
+
+    previous: bytes
+    epoch: int
+    at: int
+    records: list[Record]
+    nonce: bytes = field(default_factory=lambda: secrets.token_bytes(8))
+
+    def pack(self) -> bytes:
+        """The entry's bytes, frozen from here on: a retry sends the very same."""
+        packed: bytes = msgpack.packb([FORMAT, self.nonce, self.previous, self.epoch, self.at, self.records])
+        return packed
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Entry":
+        """Raises LogBroken on bytes that are not an entry of a known format."""
+        try:
+            version, nonce, previous, epoch, at, records = msgpack.unpackb(data)
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise LogBroken("a log entry is unreadable: was the state store's data changed by hand?") from error
+        if version != FORMAT:
+            raise LogBroken(f"a log entry has format {version}, this version reads {FORMAT}: upgrade this replica")
+        return cls(previous=previous, epoch=epoch, at=at, records=records, nonce=nonce)
+
+
+def log_key(task_id: str, n: int) -> str:
+    """Key of entry n, counted from 1, of a task's log."""
+    return f"log:{task_id}:{n}"
+
+
+def head_key(task_id: str) -> str:
+    """Key of the hint where a long log probably ends."""
+    return f"head:{task_id}"

@@ -1,0 +1,284 @@
+"""What a task's log folds to. Pure: no clock, no store, no network."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgpack
+from a2a.types import Artifact, Message, TaskPushNotificationConfig, TaskState, TaskStatus
+from a2a.types import Task as A2ATask
+
+from sidecard.errors import LogBroken
+from sidecard.tasks.entry import Entry, Record
+
+TERMINAL = frozenset(
+    {
+        TaskState.TASK_STATE_COMPLETED,
+        TaskState.TASK_STATE_FAILED,
+        TaskState.TASK_STATE_CANCELED,
+        TaskState.TASK_STATE_REJECTED,
+    }
+)
+INTERRUPTED = frozenset({TaskState.TASK_STATE_INPUT_REQUIRED, TaskState.TASK_STATE_AUTH_REQUIRED})
+
+
+ASK = "ask"
+"""The kind of step that only a person ends."""
+
+
+def state_name(state: int) -> str:
+    """COMPLETED for TASK_STATE_COMPLETED: the short name used in metrics and messages."""
+    return TaskState.Name(state).removeprefix("TASK_STATE_")
+
+
+@dataclass(slots=True)
+class Step:
+    """A recorded step: begun and not done means that it waits, or that its effect may have happened."""
+
+    kind: str
+    arguments: str
+    done: bool
+    value: Any
+
+
+@dataclass(slots=True)
+class Question:
+    """The one open question of a task that waits for a person."""
+
+    id: str
+    step: str
+    spec: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Child:
+    """A task that this one has delegated."""
+
+    agent: str
+    task_id: str
+
+
+@dataclass(slots=True)
+class Preview:
+    """What an entry will make of a task, as far as lists must know before it is stored."""
+
+    state: int
+    status_at: int
+    must_move: bool
+
+
+@dataclass(slots=True)
+class FoldedTask:
+    """The state of one task after entry `n` of its log."""
+
+    n: int = 0
+    nonce: bytes = b""
+    epoch: int = 0
+    at: int = 0
+    created: int = 0
+    owner_replica: str = ""
+    meta: dict[str, str] = field(default_factory=dict)
+    task: A2ATask = field(default_factory=A2ATask)
+    messages: dict[str, str] = field(default_factory=dict)
+    steps: dict[str, Step] = field(default_factory=dict)
+    emitted: dict[str, int] = field(default_factory=dict)
+    question: Question | None = None
+    children: dict[str, Child] = field(default_factory=dict)
+    push: dict[str, bytes] = field(default_factory=dict)
+    cancel_by: str | None = None
+    fruitless: int = 0
+
+    @property
+    def state(self) -> int:
+        """The A2A TaskState."""
+        return self.task.status.state
+
+    @property
+    def ended(self) -> bool:
+        """True once the task is in a terminal state, which it never leaves (A2A 1.0 §4.1.3)."""
+        return self.task.status.state in TERMINAL
+
+    @property
+    def waiting(self) -> set[str]:
+        """Keys of the steps that have begun and are not done, questions aside."""
+        return {key for key, step in self.steps.items() if not step.done and step.kind != ASK}
+
+    @property
+    def must_move(self) -> bool:
+        """True while anything but a person has to move this task on: then a replica lists it and takes it up again."""
+        return not self.ended and (self.question is None or self.cancel_by is not None or bool(self.waiting))
+
+    def preview(self, records: list[Record]) -> Preview:
+        """What these records will make of it, without folding them in: cheap, whatever the size of the task."""
+        state, at, question, waiting = self.state, 0, self.question is not None, self.waiting
+        cancel = self.cancel_by is not None
+        for record in records:
+            match record:
+                case ["status", at_ms, new, *_]:
+                    state, at = new, at_ms
+                case ["begun", key, kind, *_] if kind != ASK:
+                    waiting.add(key)
+                case ["done", key, *_]:
+                    waiting.discard(key)
+                case ["question", *_]:
+                    question = True
+                case ["message", *_]:
+                    question = False
+                case ["cancel", *_]:
+                    cancel = True
+        return Preview(state, at, state not in TERMINAL and (not question or cancel or bool(waiting)))
+
+    def apply(self, entry: Entry) -> None:
+        """Fold the next entry in. Raises LogBroken, and changes nothing, when it does not follow this state."""
+        if entry.previous != self.nonce or entry.epoch < self.epoch:
+            raise LogBroken(
+                f"entry {self.n + 1} of task {self.task.id or '(new)'} does not follow entry {self.n}: "
+                "the state store lost or mixed writes. The task is stopped; compare the store with its backup."
+            )
+        self.n, self.nonce, self.epoch, self.at = self.n + 1, entry.nonce, entry.epoch, entry.at
+        for record in entry.records:
+            self._fold(record, entry.at)
+
+    def _fold(self, record: Record, at: int) -> None:
+        match record:
+            case ["new", meta]:
+                self.meta, self.created = meta, at
+                self.task.id, self.task.context_id = meta["task"], meta["context"]
+            case ["message", message_id, digest, by, data]:
+                self._message(message_id, digest, by, data)
+            case ["status", at_ms, state, message, branch, number]:
+                self._status(at_ms, state, message)
+                self._emit(branch, number)
+            case ["artifact", data, append, _, branch, number]:
+                self._artifact(Artifact.FromString(data), append=append)
+                self._emit(branch, number)
+            case ["begun", key, kind, arguments, details]:
+                self.steps[key] = Step(kind, arguments, done=False, value=details)
+            case ["done", key, kind, arguments, result]:
+                self.steps[key] = Step(kind, arguments, done=True, value=result)
+                self.fruitless = 0
+            case ["question", question_id, key, spec]:
+                self.question = Question(question_id, key, spec)
+            case ["child", key, agent, task_id]:
+                self.children[key] = Child(agent, task_id)
+            case ["lease", owner]:
+                self.owner_replica = owner
+                self.fruitless += 1
+            case ["cancel", by]:
+                self.cancel_by = by
+            case ["push", config_id, data]:
+                self.push[config_id] = data
+            case ["unpush", config_id]:
+                self.push.pop(config_id, None)
+            case ["snapshot", _]:
+                pass  # a shortcut for readers; it adds nothing to the state
+            case _:
+                raise LogBroken(f"unknown record {record[0]!r}: a newer version wrote this log, upgrade this replica")
+
+    def _message(self, message_id: str, digest: str, by: str, data: bytes) -> None:
+        self.messages[message_id] = digest
+        if self.question is not None:
+            self._past_status()  # so that the history has the question before its answer
+        self.task.history.append(Message.FromString(data))
+        if self.question is not None:
+            step = self.steps[self.question.step]
+            self.steps[self.question.step] = Step(step.kind, step.arguments, done=True, value=[by, data])
+            self.question = None
+            self.fruitless = 0
+
+    def _status(self, at_ms: int, state: int, message: bytes) -> None:
+        self._past_status()
+        self.task.status.CopyFrom(status_of(at_ms, state, message))
+
+    def _past_status(self) -> None:
+        """What the agent said with its last status becomes history."""
+        if self.task.status.HasField("message"):
+            self.task.history.append(self.task.status.message)
+            self.task.status.ClearField("message")
+
+    def _artifact(self, artifact: Artifact, *, append: bool) -> None:
+        for known in self.task.artifacts:
+            if known.artifact_id == artifact.artifact_id:
+                if append:
+                    known.parts.extend(artifact.parts)
+                else:
+                    known.CopyFrom(artifact)
+                return
+        self.task.artifacts.append(artifact)
+
+    def _emit(self, branch: str, number: int) -> None:
+        if branch:
+            self.emitted[branch] = number
+
+    def snapshot(self) -> bytes:
+        """This state as bytes, for the log of a long task."""
+        packed: bytes = msgpack.packb(
+            {
+                "n": self.n,
+                "nonce": self.nonce,
+                "epoch": self.epoch,
+                "at": self.at,
+                "created": self.created,
+                "owner": self.owner_replica,
+                "meta": self.meta,
+                "task": self.task.SerializeToString(),
+                "messages": self.messages,
+                "steps": {key: [s.kind, s.arguments, s.done, s.value] for key, s in self.steps.items()},
+                "emitted": self.emitted,
+                "question": [self.question.id, self.question.step, self.question.spec] if self.question else None,
+                "children": {key: [c.agent, c.task_id] for key, c in self.children.items()},
+                "push": self.push,
+                "cancel": self.cancel_by,
+                "fruitless": self.fruitless,
+            }
+        )
+        return packed
+
+    @classmethod
+    def restore(cls, data: bytes) -> "FoldedTask":
+        """The state that `snapshot` packed."""
+        raw = msgpack.unpackb(data)
+        return cls(
+            n=raw["n"],
+            nonce=raw["nonce"],
+            epoch=raw["epoch"],
+            at=raw["at"],
+            created=raw["created"],
+            owner_replica=raw["owner"],
+            meta=raw["meta"],
+            task=A2ATask.FromString(raw["task"]),
+            messages=raw["messages"],
+            steps={key: Step(*value) for key, value in raw["steps"].items()},
+            emitted=raw["emitted"],
+            question=Question(*raw["question"]) if raw["question"] else None,
+            children={key: Child(*value) for key, value in raw["children"].items()},
+            push=raw["push"],
+            cancel_by=raw["cancel"],
+            fruitless=raw["fruitless"],
+        )
+
+    def public(self) -> A2ATask:
+        """A copy of the task as callers see it, `createdAt` and `lastModified` (UTC, ms) in its metadata."""
+        task = A2ATask()
+        task.CopyFrom(self.task)
+        task.metadata.update({"createdAt": iso(self.created), "lastModified": iso(self.at)})
+        return task
+
+    def push_configs(self) -> list[TaskPushNotificationConfig]:
+        """The webhook configurations, oldest first."""
+        return [TaskPushNotificationConfig.FromString(data) for data in self.push.values()]
+
+
+def status_of(at_ms: int, state: int, message: bytes) -> TaskStatus:
+    """The A2A TaskStatus of a status record."""
+    status = TaskStatus(state=state)  # type: ignore[arg-type]
+    status.timestamp.FromMilliseconds(at_ms)
+    if message:
+        status.message.ParseFromString(message)
+    return status
+
+
+def iso(at_ms: int) -> str:
+    """2026-03-03T10:00:00.000Z, as A2A 1.0 §5.6.1 wants timestamps."""
+    moment = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"

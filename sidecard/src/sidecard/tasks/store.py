@@ -1,0 +1,127 @@
+"""The state store behind the sidecar, reduced to the three things the engine needs of it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import grpc
+import grpc.aio
+from dapr.proto.common.v1 import common_pb2
+from dapr.proto.runtime.v1 import dapr_pb2_grpc, state_pb2
+
+from sidecard.errors import ConfigurationError, StoreUnavailable, TaskConflict
+
+MAX_MESSAGE = 32 * 1024 * 1024
+TIMEOUT = 10.0
+"""Seconds before an unanswered call counts as 'outcome unknown'; the journal then reads back what is there."""
+
+
+class StateStore(Protocol):
+    """What the engine asks of a store."""
+
+    async def write(self, creates: Sequence[tuple[str, bytes]], upserts: Mapping[str, bytes]) -> None:
+        """Write all of it or nothing, in one transaction; `creates` only where the key is absent.
+
+        Raises TaskConflict when the store refused (a key of `creates` may exist), StoreUnavailable when the outcome is
+        not known. After either, read back what is there: stores name their errors differently.
+        """
+
+    async def read(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The values of those keys that exist. Raises StoreUnavailable."""
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove keys. Raises StoreUnavailable."""
+
+
+class DaprStateStore:
+    """A Dapr state component with transactions (SQLite, PostgreSQL) over the sidecar's gRPC API.
+
+    The generated stubs are used because the Python SDK's transaction call can't carry the `first-write` option that
+    makes a create decide, and because its client waits for the sidecar synchronously.
+    """
+
+    def __init__(self, *, port: int, token: str, component: str = "state") -> None:
+        self.component = component
+        self._channel = grpc.aio.insecure_channel(
+            f"127.0.0.1:{port}",
+            options=[("grpc.max_receive_message_length", MAX_MESSAGE), ("grpc.max_send_message_length", MAX_MESSAGE)],
+        )
+        self._stub = dapr_pb2_grpc.DaprStub(self._channel)  # type: ignore[no-untyped-call]
+        self._metadata = (("dapr-api-token", token),)
+
+    async def write(self, creates: Sequence[tuple[str, bytes]], upserts: Mapping[str, bytes]) -> None:
+        """See StateStore."""
+        request = state_pb2.ExecuteStateTransactionRequest(storeName=self.component)
+        for key, value in sorted(creates):
+            _add(request, key, value, common_pb2.StateOptions.CONCURRENCY_FIRST_WRITE)
+        for key in sorted(upserts):
+            _add(request, key, upserts[key], common_pb2.StateOptions.CONCURRENCY_LAST_WRITE)
+        try:
+            await self._stub.ExecuteStateTransaction(request, metadata=self._metadata, timeout=TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in (grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.FAILED_PRECONDITION):
+                raise TaskConflict(f"the state store refused a write: {error.details()}") from error
+            raise _unavailable(error) from error
+
+    async def read(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """See StateStore."""
+        request = state_pb2.GetBulkStateRequest(store_name=self.component, keys=list(keys), parallelism=8)
+        try:
+            response = await self._stub.GetBulkState(request, metadata=self._metadata, timeout=TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise _unavailable(error) from error
+        for item in response.items:
+            if item.error:
+                raise StoreUnavailable(f"the state store could not read {item.key}: {item.error}")
+        return {item.key: item.data for item in response.items if item.data}
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """See StateStore."""
+        request = state_pb2.ExecuteStateTransactionRequest(storeName=self.component)
+        for key in sorted(keys):
+            request.operations.append(
+                state_pb2.TransactionalStateOperation(operationType="delete", request=common_pb2.StateItem(key=key))
+            )
+        try:
+            await self._stub.ExecuteStateTransaction(request, metadata=self._metadata, timeout=TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise _unavailable(error) from error
+
+    async def close(self) -> None:
+        """Close the channel to the sidecar."""
+        await self._channel.close(None)
+
+
+def _add(request: state_pb2.ExecuteStateTransactionRequest, key: str, value: bytes, concurrency: common_pb2.StateOptions.StateConcurrency.ValueType) -> None:
+    item = common_pb2.StateItem(key=key, value=value)
+    item.options.concurrency = concurrency
+    item.options.consistency = common_pb2.StateOptions.CONSISTENCY_STRONG
+    request.operations.append(state_pb2.TransactionalStateOperation(operationType="upsert", request=item))
+
+
+def _unavailable(error: grpc.aio.AioRpcError) -> StoreUnavailable:
+    return StoreUnavailable(f"the state store does not answer ({error.code().name}): {error.details()}")
+
+
+async def prove(store: StateStore, name: str, key: str) -> None:
+    """Race writers for one key in the form the journal uses, and refuse a store that lets two of them win.
+
+    Raises ConfigurationError, saying what to use instead.
+    """
+    contenders = [f"writer {i}".encode() for i in range(8)]
+
+    async def contend(value: bytes) -> bool:
+        try:
+            await store.write([(key, value)], {})
+        except TaskConflict:
+            return False
+        return True
+
+    winners = [value for value, won in zip(contenders, await asyncio.gather(*map(contend, contenders)), strict=True) if won]
+    stored = (await store.read([key])).get(key)
+    await store.delete([key])
+    if len(winners) != 1 or stored != winners[0]:
+        raise ConfigurationError(
+            f"the state store '{name}' let {len(winners)} of {len(contenders)} racing writers create one key: it can't "
+            "guard tasks. Use state.postgresql (v2), or state.sqlite for one replica; see components/."
+        )

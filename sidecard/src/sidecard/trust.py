@@ -1,0 +1,199 @@
+"""Which publishers are trusted, by the keys pinned for them, and whether a card is theirs. A2A 1.0 §8.4.3.
+
+A card is believed only through a key that was pinned here beforehand: what a signature's header offers (`jku`, `jwk`,
+`x5u`, `x5c`) is never followed, so a forger brings no key and verifying makes no request. What is malformed is refused.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from a2a.types import AgentCard, AgentCardSignature
+from google.protobuf.json_format import ParseDict
+from jwcrypto.common import JWException, base64url_decode
+from jwcrypto.jwk import JWK
+from jwcrypto.jws import JWS
+
+from sidecard.errors import CardRejected, ConfigurationError
+from sidecard.signature import ALGORITHMS, NOT_JSON, digest, payloads
+
+MAX_SIGNATURES = 16
+"""More than any rotation needs; each costs the verifier an elliptic-curve operation."""
+
+MAX_SHOWN = 80
+_KEY_MEMBERS = frozenset({"kty", "crv", "x", "y"})
+
+
+@dataclass(frozen=True)
+class PinnedKey:
+    """A publisher's public key. `agents` names the cards it may sign; None means all of the publisher's."""
+
+    kid: str
+    algorithm: str
+    jwk: JWK
+    agents: frozenset[str] | None
+
+
+@dataclass(frozen=True)
+class VerifiedCard:
+    """A card whose publisher is proven. `card` is just what the signature covers, `digest` its `signature.digest`."""
+
+    card: AgentCard
+    publisher: str
+    kid: str
+    digest: str
+
+
+class TrustStore:
+    """The pinned keys of each publisher, by key id. Made with `parse`."""
+
+    def __init__(self, publishers: Mapping[str, Mapping[str, PinnedKey]]) -> None:
+        self._publishers = publishers
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Self:
+        """Read `{"publishers": {"<organization>": {"keys": [<public JWK with kid, alg and optionally agents>]}}}`.
+
+        Raises:
+            ConfigurationError: it says something else, or pins a key that no card may be verified with.
+        """
+        try:
+            publishers = json.loads(text)["publishers"]
+            parsed = {name: [_pinned(jwk, name) for jwk in entry["keys"]] for name, entry in publishers.items()}
+        except NOT_JSON as error:
+            raise ConfigurationError(
+                f"The trust file can't be read ({type(error).__name__}: {error}); it must be "
+                '{"publishers": {"<organization>": {"keys": [<public JWK>, …]}}}. Mend it or run `sidecard bootstrap`.'
+            ) from error
+        for name, keys in parsed.items():
+            if len({key.kid for key in keys}) < len(keys):
+                raise ConfigurationError(f"The trust file pins two keys of '{name}' under one kid; rename one.")
+        return cls({name: {key.kid: key for key in keys} for name, keys in parsed.items()})
+
+    def keys_of(self, publisher: str) -> Mapping[str, PinnedKey]:
+        """The pinned keys of a publisher, by key id.
+
+        Raises:
+            CardRejected: the publisher is not known.
+        """
+        keys = self._publishers.get(publisher)
+        if not keys:
+            raise CardRejected(
+                f"Publisher {_short(publisher)} is unknown: no key is pinned for it. "
+                "If you trust it, add its public key to the trust file under publishers."
+            )
+        return keys
+
+
+def verify(card: AgentCard, trust: TrustStore) -> VerifiedCard:
+    """The card, if any one of its signatures is by a key pinned for its publisher (`provider.organization`).
+
+    Raises:
+        CardRejected: with the reason and what to do. Nothing of the card may be used then.
+    """
+    name, publisher = card.name, card.provider.organization
+    if not name or not publisher:
+        raise CardRejected("A card names no agent or no publisher: its owner must set name and provider.organization.")
+    keys = trust.keys_of(publisher)
+    subject = f"The card of {_short(name)} by {_short(publisher)}"
+    if not card.signatures:
+        raise CardRejected(f"{subject} is not signed: ask the publisher for a signed one.")
+    if len(card.signatures) > MAX_SIGNATURES:
+        raise CardRejected(f"{subject} has more than {MAX_SIGNATURES} signatures: ask the publisher to prune them.")
+    try:
+        forms = payloads(card)
+    except NOT_JSON as error:
+        raise CardRejected(f"{subject} has no canonical JSON ({error}): ask the publisher to mend it.") from error
+    reasons: list[str] = []
+    for form in forms:  # the fullest form first: it says most
+        for signature in card.signatures:
+            try:
+                kid = _check(signature, form, keys, name)
+            except CardRejected as rejection:
+                reasons.append(str(rejection))
+            else:
+                believed = ParseDict(json.loads(form), AgentCard())
+                return VerifiedCard(believed, publisher, kid, digest(believed))
+    raise CardRejected(f"{subject} is not believed. {' '.join(dict.fromkeys(reasons))}")
+
+
+def _check(signature: AgentCardSignature, payload: bytes, keys: Mapping[str, PinnedKey], name: str) -> str:
+    """The id of the pinned key that made this signature over the payload. Raises CardRejected."""
+    header = _protected_header(signature)
+    kid = header.get("kid")
+    key = keys.get(kid) if isinstance(kid, str) else None
+    if key is None:
+        raise CardRejected(
+            f"Key {_short(kid)} is not pinned: pin it if the publisher confirms it, else report a forgery."
+        )
+    # The key decides the algorithm; the header may only agree. Else a public key could be used as an HMAC secret.
+    if header.get("alg") != key.algorithm:
+        claimed = _short(header.get("alg"))
+        raise CardRejected(
+            f"Key '{key.kid}' is for {key.algorithm} only, not {claimed}: the publisher must sign again."
+        )
+    if key.agents is not None and name not in key.agents:
+        allowed = ", ".join(sorted(key.agents)) or "nobody"
+        raise CardRejected(
+            f"Key '{key.kid}' may sign only for {allowed}: add {_short(name)} to its agents if that is right."
+        )
+    token = JWS()
+    token.allowed_algs = list(ALGORITHMS)
+    try:
+        token.deserialize(json.dumps({"protected": signature.protected, "signature": signature.signature}))
+        token.verify(key.jwk, alg=key.algorithm, detached_payload=payload)
+    except (JWException, *NOT_JSON):
+        raise CardRejected(
+            f"It was altered, or not signed with key '{key.kid}': fetch it again, and tell the publisher if this stays."
+        ) from None
+    return key.kid
+
+
+def _protected_header(signature: AgentCardSignature) -> dict[str, Any]:
+    try:
+        header = json.loads(base64url_decode(signature.protected), object_pairs_hook=_unique_members)
+        unprotected = dict(signature.header.items())
+    except NOT_JSON:
+        header, unprotected = None, {}
+    if not isinstance(header, dict):
+        raise CardRejected("A signature's protected header is not JSON in base64url; the publisher must sign again.")
+    # RFC 7515 §4.1.11: an extension that must be understood, and isn't, makes the signature invalid.
+    if {"crit", "b64"} & (header.keys() | unprotected.keys()):
+        raise CardRejected("A signature demands JWS extensions (crit, b64); the publisher must sign without them.")
+    return header
+
+
+def _short(claim: object) -> str:
+    """What a card claims, fit for one line of a message: it may be of any length and hold anything."""
+    text = repr(claim)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…'"
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member is given twice")
+    return members
+
+
+def _pinned(jwk: dict[str, Any], publisher: str) -> PinnedKey:
+    kid, algorithm, agents = jwk.get("kid"), jwk.get("alg"), jwk.get("agents")
+    problem = ""
+    if not isinstance(kid, str) or not kid:
+        problem = "has no kid"
+    elif not isinstance(algorithm, str) or ALGORITHMS.get(algorithm) != (jwk.get("kty"), jwk.get("crv")):
+        problem = f"must be for one of {', '.join(ALGORITHMS)}, with the fitting kty and crv"
+    elif "d" in jwk:
+        problem = "is private: pin the public key, and replace the private one"
+    elif agents is not None and not (isinstance(agents, list) and all(isinstance(agent, str) for agent in agents)):
+        problem = "has agents that are not a list of names"
+    try:
+        key = None if problem else JWK(**{member: jwk[member] for member in _KEY_MEMBERS & jwk.keys()})
+        if key:
+            key.get_op_key("verify")  # only this looks at the numbers
+    except (JWException, *NOT_JSON):
+        key, problem = None, "is not a valid public key"
+    if key is None:
+        raise ConfigurationError(f"The trust file's key {kid!r} of '{publisher}' {problem}.")
+    return PinnedKey(str(kid), str(algorithm), key, None if agents is None else frozenset(agents))

@@ -1,0 +1,277 @@
+"""The registry over HTTP, its sidecar replaced at the transport."""
+
+import asyncio
+import json
+from datetime import datetime
+
+import httpx
+import pytest
+from a2a.types import AgentCard
+from google.protobuf.json_format import ParseDict
+from jwcrypto.jwk import JWK
+from sidecard.card import SignedCard
+from sidecard.registry import Enrolment
+from sidecard.settings import Settings
+from sidecard.signature import digest, sign
+
+from agents.registry.server import build
+
+KEY = JWK.generate(kty="EC", crv="P-256", kid="flights-1", alg="ES256")
+TRUST = json.dumps({"publishers": {"Travel Desk": {"keys": [KEY.export_public(as_dict=True)]}}})
+
+
+def card(name: str = "flights") -> AgentCard:
+    skills = [{"id": "book", "name": "Book", "description": "Books.", "tags": ["travel"]}]
+    content = {"name": name, "version": "1.2.0", "provider": {"organization": "Travel Desk"}, "skills": skills}
+    return ParseDict(content, AgentCard())
+
+
+class FakeSidecar:
+    """A sidecar's HTTP API: state with ETags and first-write, one secret, and apps that serve cards."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.state: dict[str, tuple[bytes, int]] = {}
+        self.conflicts = 0
+        self.trust = TRUST
+        self.cards: dict[str, AgentCard] = {}
+        self.invoked: list[str] = []
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        if not self.up:
+            raise httpx.ConnectError("refused", request=request)
+        assert request.headers["dapr-api-token"] == "sidecars"
+        await asyncio.sleep(0)  # lets concurrent requests interleave, as a real sidecar does
+        path = request.url.path.removeprefix("/v1.0")
+        if path == "/healthz/outbound":
+            return httpx.Response(204)
+        if path == "/secrets/secrets/trust":
+            return httpx.Response(200, json={"publishers": self.trust})
+        if path.startswith("/invoke/"):
+            return self._invoke(path.split("/")[2], path)
+        if path == "/state/state/bulk":
+            keys = json.loads(request.content)["keys"]
+            return httpx.Response(200, json=[self._bulk_item(key) for key in keys])
+        if request.method == "POST" and path == "/state/state":
+            return self._write(json.loads(request.content)[0])
+        return self._read(path.removeprefix("/state/state/"))
+
+    def _read(self, key: str) -> httpx.Response:
+        if key not in self.state:
+            return httpx.Response(204)
+        value, etag = self.state[key]
+        return httpx.Response(200, content=value, headers={"etag": str(etag), "content-type": "application/json"})
+
+    def _bulk_item(self, key: str) -> dict:
+        value, etag = self.state[key]
+        return {"key": key, "data": json.loads(value), "etag": str(etag)}
+
+    def _write(self, item: dict) -> httpx.Response:
+        etag = self.state.get(item["key"], (b"", 0))[1]
+        first_write = item.get("options", {}).get("concurrency") == "first-write"
+        if first_write and item.get("etag", "0") != str(etag):
+            self.conflicts += 1
+            return httpx.Response(409 if self.conflicts % 2 else 500, json={"errorCode": "ERR_STATE_SAVE"})
+        self.state[item["key"]] = (json.dumps(item["value"]).encode(), etag + 1)
+        return httpx.Response(204)
+
+    def _invoke(self, app_id: str, path: str) -> httpx.Response:
+        self.invoked.append(path)
+        if app_id not in self.cards:
+            return httpx.Response(500, json={"errorCode": "ERR_DIRECT_INVOKE"})
+        return httpx.Response(
+            200, content=SignedCard(self.cards[app_id]).body, headers={"content-type": "application/json"}
+        )
+
+
+@pytest.fixture
+def sidecar() -> FakeSidecar:
+    return FakeSidecar()
+
+
+@pytest.fixture
+async def client(sidecar, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("APP_API_TOKEN", "apps")
+    monkeypatch.setenv("DAPR_API_TOKEN", "sidecars")
+    app = build(Settings.load("registry"), httpx.MockTransport(sidecar))
+    headers = {"dapr-api-token": "apps"}
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://registry", headers=headers
+    ) as opened:
+        yield opened
+
+
+async def enrol(client, app_id="flights", kind="a2a", caller=None) -> httpx.Response:
+    body = {"app_id": app_id, "kind": kind, "url": "http://127.0.0.1:8102"}
+    return await client.put("/agents", json=body, headers={"dapr-caller-app-id": caller or app_id})
+
+
+async def test_an_agent_with_a_believed_card_is_listed(client, sidecar):
+    """The registry asks the app-id for its card through its own sidecar and writes down what is signed in it."""
+    sidecar.cards["flights"] = sign(card(), KEY)
+    response = await enrol(client)
+    assert response.status_code == 200
+    enrolment = Enrolment.model_validate(response.json())
+    assert sidecar.invoked == ["/invoke/flights/method/.well-known/agent-card.json"]
+    assert (enrolment.name, enrolment.version, enrolment.publisher) == ("flights", "1.2.0", "Travel Desk")
+    assert (enrolment.skills, enrolment.card_digest) == (["book"], digest(card()))
+    assert enrolment.enrolled_at == enrolment.last_seen == enrolment.verified_at
+    assert enrolment.enrolled_at.utcoffset() is not None
+    assert (await client.get("/agents")).json() == [response.json()]
+    assert (await client.get("/agents/flights")).json() == response.json()
+
+
+async def test_enrolling_again_keeps_when_it_was_first_seen(client, sidecar):
+    """A restart refreshes version and times, not `enrolled_at`, and lists the agent once."""
+    sidecar.cards["flights"] = sign(card(), KEY)
+    first = (await enrol(client)).json()
+    changed = card()
+    changed.version = "2.0.0"
+    sidecar.cards["flights"] = sign(changed, KEY)
+    second = (await enrol(client)).json()
+    assert (second["enrolled_at"], second["version"]) == (first["enrolled_at"], "2.0.0")
+    assert datetime.fromisoformat(second["last_seen"]) >= datetime.fromisoformat(first["last_seen"])
+    assert len((await client.get("/agents")).json()) == 1
+
+
+async def test_an_mcp_server_is_listed_without_a_card(client, sidecar):
+    """A tool server has no card, and none is asked for."""
+    response = await enrol(client, "vendors", kind="mcp")
+    assert response.status_code == 200
+    assert (response.json()["name"], response.json()["verified_at"]) == ("vendors", None)
+    assert sidecar.invoked == []
+
+
+async def test_concurrent_enrolments_lose_nothing(client, sidecar):
+    """Thirty apps that enrol at once are all in the list, whatever races their writes lose."""
+    app_ids = [f"app-{number:02}" for number in range(30)]
+    sidecar.cards = {app_id: sign(card(app_id), KEY) for app_id in app_ids}
+    responses = await asyncio.gather(*(enrol(client, app_id) for app_id in app_ids))
+    assert {response.status_code for response in responses} == {200}
+    assert [entry["app_id"] for entry in (await client.get("/agents")).json()] == app_ids
+    assert sidecar.conflicts > 0
+
+
+async def test_an_empty_estate_is_an_empty_list(client):
+    """Before anybody has enrolled there is nothing to list, and nobody to find."""
+    assert (await client.get("/agents")).json() == []
+    response = await client.get("/agents/flights")
+    assert response.status_code == 404
+    assert "GET /agents" in response.json()["error"]
+
+
+async def test_nobody_enrols_another(client, sidecar):
+    """Only the app that Dapr names as the caller may enrol under that app-id."""
+    sidecar.cards["flights"] = sign(card(), KEY)
+    response = await enrol(client, caller="expenses")
+    assert response.status_code == 403
+    assert "'expenses' may not enrol 'flights'" in response.json()["error"]
+    body = {"app_id": "flights", "kind": "a2a", "url": "http://x"}
+    assert (await client.put("/agents", json=body)).status_code == 403
+    assert sidecar.state == {}
+
+
+@pytest.mark.parametrize(
+    ("served", "reason"),
+    [
+        (card(), "is not signed"),
+        (sign(card("expenses"), KEY), "card of 'expenses', not 'flights'"),
+        (sign(card(), JWK.generate(kty="EC", crv="P-256", kid="other", alg="ES256")), "is not pinned"),
+    ],
+)
+async def test_an_agent_whose_card_is_not_believed_is_not_listed(client, sidecar, served, reason):
+    """Unsigned cards, other agents' cards and strange keys are refused with the reason."""
+    sidecar.cards["flights"] = served
+    response = await enrol(client)
+    assert response.status_code == 422
+    assert reason in response.json()["error"]
+    assert (await client.get("/agents")).json() == []
+
+
+async def test_an_agent_that_serves_no_card_may_try_again(client):
+    """A card that can't be fetched now is no rejection."""
+    response = await enrol(client)
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert "HTTP 500" in response.json()["error"]
+
+
+async def test_a_broken_trust_file_lists_nobody(client, sidecar):
+    """Without readable pinned keys every enrolment fails, and says why."""
+    sidecar.cards["flights"] = sign(card(), KEY)
+    sidecar.trust = "nonsense"
+    response = await enrol(client)
+    assert response.status_code == 503
+    assert "trust file can't be read" in response.json()["error"]
+    assert sidecar.state == {}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"nonsense",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"7",
+        b"{}",
+        b"[" * 10_000,
+        b'{"a":' * 3_000,
+        b'{"app_id": 7, "kind": "a2a", "url": "http://x"}',
+        b'{"app_id": "flights", "kind": "other", "url": "http://x"}',
+        b'{"app_id": "flights", "kind": "a2a", "url": "javascript:x"}',
+        b'{"app_id": "../x", "kind": "a2a", "url": "http://x"}',
+    ],
+)
+async def test_a_body_that_is_no_enrolment_is_refused(client, body):
+    """Malformed JSON, bad UTF-8, deep nesting and wrong types get one line that says what is wrong."""
+    response = await client.put("/agents", content=body, headers={"dapr-caller-app-id": "flights"})
+    assert response.status_code == 422
+    assert response.json()["error"].startswith("Not an enrolment: ")
+    assert "\n" not in response.json()["error"]
+
+
+async def test_an_oversized_body_is_refused(client):
+    """Reading stops at the limit."""
+    response = await client.put("/agents", content=b" " * 20_000, headers={"dapr-caller-app-id": "flights"})
+    assert response.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "path", ["/agents/a%7C%7Cb", "/agents/Flights", "/agents/" + "a" * 500, "/docs", "/openapi.json"]
+)
+async def test_what_does_not_exist_is_not_found(client, path):
+    """Impossible names and other paths get a plain 404."""
+    response = await client.get(path)
+    assert response.status_code == 404
+    assert response.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/agents", "/agents/flights", "/docs", "/dapr/config"])
+async def test_only_the_own_sidecar_may_ask(client, path):
+    """Without the app's token there is no answer but 401."""
+    response = await client.get(path, headers={"dapr-api-token": "guess", "dapr-caller-app-id": "desk"})
+    assert response.status_code == 401
+
+
+async def test_it_listens_before_its_sidecar_is_up(client, sidecar):
+    """Without a sidecar it is alive, not ready, and answers calls with what to do."""
+    sidecar.up = False
+    probe = {"dapr-api-token": ""}
+    assert (await client.get("/healthz", headers=probe)).status_code == 200
+    assert (await client.get("/readyz", headers=probe)).status_code == 503
+    for response in (await client.get("/agents"), await enrol(client)):
+        assert response.status_code == 503
+        assert "sidecar does not answer: start it" in response.json()["error"]
+    sidecar.up = True
+    assert (await client.get("/readyz", headers=probe)).status_code == 200
+
+
+async def test_a_store_with_foreign_content_is_not_a_crash(client, sidecar):
+    """Whatever is under its keys, the registry answers in one line."""
+    sidecar.state["apps"] = (b'{"a": 1}', 1)
+    response = await client.get("/agents")
+    assert response.status_code == 503
+    assert "did not write" in response.json()["error"]

@@ -1,0 +1,114 @@
+"""The own sidecar: the mesh transport, secrets, and the gate that lets only it in."""
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from sidecard.errors import ConfigurationError, StoreUnavailable
+from sidecard.settings import Settings
+from sidecard.sidecar import MeshTransport, OwnSidecarOnly, read_secret, sidecar_client
+from starlette.responses import PlainTextResponse
+
+
+@pytest.fixture
+def settings(monkeypatch, tmp_path) -> Settings:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAPR_HTTP_PORT", "3506")
+    monkeypatch.setenv("DAPR_API_TOKEN", "sidecars")
+    monkeypatch.setenv("APP_API_TOKEN", "apps")
+    return Settings.load("registry")
+
+
+def secret_answer(settings, response: httpx.Response):
+    return read_secret(sidecar_client(settings, httpx.MockTransport(lambda _: response)), "trust", "publishers")
+
+
+async def test_a_request_to_an_app_goes_through_the_own_sidecar(settings):
+    """Host becomes app-id, the path and body stay as they are, and the API token is added."""
+    seen = []
+
+    async def sidecar(request: httpx.Request) -> httpx.Response:
+        seen.append((request.method, str(request.url), await request.aread(), request.headers["dapr-api-token"]))
+        assert request.headers["host"] == "127.0.0.1:3506"
+        return httpx.Response(200)
+
+    async with httpx.AsyncClient(transport=MeshTransport(settings, httpx.MockTransport(sidecar))) as mesh:
+        await mesh.post("http://flights/a2a/x%2Fy?q=1", content=b"body", headers={"dapr-api-token": "forged"})
+    url = "http://127.0.0.1:3506/v1.0/invoke/flights/method/a2a/x%2Fy?q=1"
+    assert seen == [("POST", url, b"body", "sidecars")]
+
+
+async def test_a_secret_is_read(settings):
+    """The value under the key is what comes back."""
+    assert await secret_answer(settings, httpx.Response(200, json={"publishers": "{}"})) == "{}"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(401),
+        httpx.Response(403),
+        httpx.Response(404),
+        httpx.Response(204),
+        httpx.Response(200, json={"other": "x"}),
+        httpx.Response(200, json=[]),
+        httpx.Response(200, json={"publishers": 7}),
+        httpx.Response(200, text="nonsense"),
+    ],
+)
+async def test_a_secret_that_is_not_there_is_a_configuration_error(settings, response):
+    """What is missing and what to do is in the message."""
+    with pytest.raises(ConfigurationError, match=r"secret 'trust' \(publishers\) of component 'secrets'.*(check|run)"):
+        await secret_answer(settings, response)
+
+
+async def test_a_failing_secret_store_is_unavailable(settings):
+    """A sidecar that is not up, or whose store fails, may be in order soon."""
+    with pytest.raises(StoreUnavailable, match="HTTP 500"):
+        await secret_answer(settings, httpx.Response(500))
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    with pytest.raises(StoreUnavailable, match="own sidecar does not answer"):
+        await read_secret(sidecar_client(settings, httpx.MockTransport(refuse)), "trust", "publishers")
+
+
+@pytest.mark.parametrize(
+    ("token", "sent", "method", "path", "status"),
+    [
+        ("apps", "apps", "GET", "/agents", 200),
+        ("apps", "Apps", "GET", "/agents", 401),
+        ("apps", "apps\xe9", "GET", "/agents", 401),
+        ("apps", "", "GET", "/agents", 401),
+        ("apps", None, "GET", "/agents", 401),
+        ("apps", None, "GET", "/nothing", 401),
+        ("apps", None, "GET", "/healthz", 200),
+        ("apps", None, "HEAD", "/readyz", 200),
+        ("apps", None, "POST", "/healthz", 401),
+        ("apps", None, "GET", "/healthz/x", 401),
+        ("", "", "GET", "/agents", 401),
+        ("", None, "GET", "/agents", 401),
+        ("", None, "GET", "/healthz", 200),
+    ],
+)
+async def test_only_the_own_sidecar_comes_in(token, sent, method, path, status):
+    """Without the right token only the probes answer; without a configured token nothing else ever does."""
+    app = OwnSidecarOnly(PlainTextResponse("in"), SecretStr(token))
+    headers = {} if sent is None else {"dapr-api-token": sent.encode("latin-1")}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+        assert (await client.request(method, path, headers=headers)).status_code == status
+
+
+async def test_no_websocket_comes_in():
+    """A websocket is closed at once."""
+    sent = []
+
+    async def send(message):
+        sent.append(message["type"])
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    app = OwnSidecarOnly(PlainTextResponse("in"), SecretStr("apps"))
+    await app({"type": "websocket", "path": "/agents", "headers": []}, receive, send)
+    assert sent == ["websocket.close"]
