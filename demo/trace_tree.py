@@ -1,5 +1,6 @@
 """The tree of one distributed trace, to look at in a terminal. Pure: spans in, a tree out."""
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -68,10 +69,10 @@ class Node:
 
     @property
     def what(self) -> str:
-        """What was done, shortly: `POST /a2a`, `flights/a2a`, `task run book_flight`."""
+        """What was done, shortly: `POST /a2a`, `task run book_flight`."""
         span = self.chain[-1]
         if span.by_sidecar:
-            return span.name.removeprefix("CallLocal/")
+            return re.sub(r"^CallLocal/[^/]+", "", span.name)  # CallLocal/<app-id>/<method>
         path = urlsplit(span.attributes.get("url.full", "")).path
         return f"{span.name} {path}" if span.kind == "client" and path not in span.name else span.name
 

@@ -1,13 +1,23 @@
 """Runs the vendor register: `python -m agents.vendors`."""
 
+import httpx
 import uvicorn
+from sidecard.registry import Registry, keep_enrolled
 from sidecard.settings import Settings
+from sidecard.sidecar import MeshTransport
 from sidecard.telemetry import configure
 
 from agents.vendors.server import create_app
 
-if __name__ == "__main__":
-    settings = Settings.load("vendors")
-    recorder = configure(settings.app_id, otlp_endpoint=settings.otlp_endpoint)
-    app = create_app(settings.app_api_token, recorder)
-    uvicorn.run(app, host=settings.host, port=settings.app_port, log_level="warning")
+settings = Settings.load("vendors")
+
+
+async def enrol() -> None:
+    """Be in the inventory, so that others know whom they can call."""
+    async with httpx.AsyncClient(transport=MeshTransport(settings)) as mesh:
+        await keep_enrolled(Registry(mesh), settings.app_id, f"{settings.card_url}/mcp", "mcp")
+
+
+telemetry = configure(settings.app_id, otlp_endpoint=settings.otlp_endpoint)
+app = create_app(settings.app_api_token, telemetry, enrol)
+uvicorn.run(app, host=settings.host, port=settings.app_port, log_level="warning", timeout_graceful_shutdown=3)

@@ -5,7 +5,8 @@ out, which is what MCP's check of the Host header is for: a page can't know the 
 server does not depend on how the sidecar spells the host.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -23,8 +24,10 @@ MAX_BODY_BYTES = 64 * 1024
 _NOT_READY = "APP_API_TOKEN is not set: run `sidecard bootstrap`, or set it to what the sidecar sends."
 
 
-def create_app(app_api_token: SecretStr, telemetry: Telemetry | None = None) -> FastAPI:
-    """The server as an ASGI app: POST /mcp, GET /healthz, GET /readyz.
+def create_app(
+    app_api_token: SecretStr, telemetry: Telemetry | None = None, beside: Callable[[], Awaitable[None]] | None = None
+) -> FastAPI:
+    """The server as an ASGI app: POST /mcp, GET /healthz, GET /readyz. `beside` runs as long as it serves.
 
     A call without the token gets 401. Without a token of its own the server refuses every call, and is not ready.
     """
@@ -38,7 +41,10 @@ def create_app(app_api_token: SecretStr, telemetry: Telemetry | None = None) -> 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with mcp.router.lifespan_context(mcp):
+            work = asyncio.ensure_future(beside()) if beside else None
             yield
+            if work:
+                work.cancel()
 
     app = FastAPI(openapi_url=None, lifespan=lifespan)
 

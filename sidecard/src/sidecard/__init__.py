@@ -3,7 +3,7 @@
 from sidecard import Agent, Task, serve
 """
 
-from sidecard import telemetry as telemetry  # noqa: PLC0414 -- first: it sets switches that the SDK reads on import
+from sidecard import telemetry as telemetry
 from sidecard.agent import Agent, File, Skill
 from sidecard.app import create_app, serve
 from sidecard.errors import (

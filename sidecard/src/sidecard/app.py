@@ -23,10 +23,10 @@ from sidecard.callers import Caller, Callers, CallersFile
 from sidecard.card import SignedCard, card_routes
 from sidecard.delegation import Mesh
 from sidecard.edge import CallerContextBuilder, Edge
-from sidecard.errors import AgentUnavailable, CardRejected, ConfigurationError, SidecardError, StoreUnavailable
+from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable
 from sidecard.grpc_server import grpc_server
 from sidecard.refusals import Unavailable
-from sidecard.registry import Registry
+from sidecard.registry import Registry, keep_enrolled
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport, read_secret, sidecar_client
 from sidecard.signature import sign, signing_key
@@ -40,8 +40,7 @@ log = logging.getLogger("sidecard")
 
 SIDECAR_RETRY_SECONDS = 0.2
 SIDECAR_REMINDER_SECONDS = 5.0
-HEARTBEAT_SECONDS = 20.0
-ENROL_RETRY_SECONDS = 1.0
+STORE_RETRY_SECONDS = 1.0
 
 
 class Service:
@@ -109,7 +108,7 @@ class Service:
                 await self._connect(stack)
                 self.ready = True
                 log.info("%s is ready", self.agent.name)
-                await self._keep_enrolled(Registry(self._mesh))
+                await keep_enrolled(Registry(self._mesh), self.agent.name, self.settings.card_url)
         except ConfigurationError as error:
             self.failure = error
             log.critical("%s can't run: %s", self.agent.name, error)
@@ -166,24 +165,9 @@ class Service:
                 await engine.start()
             except StoreUnavailable as error:
                 log.warning("%s waits for its state store: %s", self.agent.name, error)
-                await asyncio.sleep(ENROL_RETRY_SECONDS)
+                await asyncio.sleep(STORE_RETRY_SECONDS)
             else:
                 return
-
-    async def _keep_enrolled(self, registry: Registry) -> None:
-        """Enrol, and say every now and then that this agent is still there."""
-        told = ""
-        while True:
-            try:
-                await registry.enrol(self.agent.name, self.settings.card_url)
-            except (AgentUnavailable, CardRejected) as error:
-                if str(error) != told:
-                    log.warning("%s is not in the registry yet: %s", self.agent.name, error)
-                    told = str(error)
-                await asyncio.sleep(ENROL_RETRY_SECONDS)
-            else:
-                told = ""
-                await asyncio.sleep(HEARTBEAT_SECONDS)
 
 
 def create_app(agent: Agent, settings: Settings, telemetry: Telemetry | None = None) -> FastAPI:

@@ -1,5 +1,7 @@
 """The inventory of agents, as an agent or the command line sees it: enrol oneself, list the others."""
 
+import asyncio
+import logging
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import quote
@@ -9,6 +11,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from sidecard.errors import AgentUnavailable, CardRejected
 
+log = logging.getLogger("sidecard")
+
+HEARTBEAT_SECONDS = 20.0
+RETRY_SECONDS = 1.0
 REGISTRY = "registry"
 """The registry's app-id."""
 
@@ -99,6 +105,22 @@ class Registry:
             raise AgentUnavailable(
                 f"The registry can't be reached ({reason}): check that it and the own sidecar run."
             ) from error
+
+
+async def keep_enrolled(registry: Registry, app_id: str, url: str, kind: Kind = "a2a") -> None:
+    """Enrol an app, again and again: the inventory sees that it is still there. Runs until it is cancelled."""
+    told = ""
+    while True:
+        try:
+            await registry.enrol(app_id, url, kind)
+        except (AgentUnavailable, CardRejected) as error:
+            if str(error) != told:
+                log.warning("%s is not in the registry yet: %s", app_id, error)
+                told = str(error)
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            told = ""
+            await asyncio.sleep(HEARTBEAT_SECONDS)
 
 
 def _read(shape: TypeAdapter[_Shape], response: httpx.Response) -> _Shape:

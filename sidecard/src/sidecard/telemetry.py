@@ -224,7 +224,7 @@ class TaskMetrics:
 
 
 class _CarryTrace:
-    """ASGI middleware that only hands trace context on: a few microseconds where instrumentation takes a hundred."""
+    """ASGI middleware that only hands trace context on, at a third of what the instrumentation costs when idle."""
 
     def __init__(self, app: "ASGIApp") -> None:
         self._app = app

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 from a2a.types import TaskState
 from pydantic import BaseModel
-
-from sidecard import Agent, Task
 from sidecard.errors import AgentUnavailable
 from sidecard.tasks.engine import DifferentMessage, Engine
 from sidecard.tasks.live import TaskEnded
 from sidecard.testing import FakeAgents, MemoryStore, caller, ended, message, started
+
+from sidecard import Agent, Task
 
 S = TaskState
 

@@ -26,7 +26,8 @@ def check(
         colour = "red" if finding.level == "error" else "yellow"
         console.line(f"[{colour}]{escape(finding.file)}[/{colour}]: {escape(finding.problem)}")
         console.line(f"    [dim]{escape(finding.fix)}[/dim]")
-    console.line(f"{len(errors)} disagreements" if errors else "[green]everything agrees[/green]")
+    count = f"{len(errors)} disagreement{'s' if len(errors) > 1 else ''}"
+    console.line(count if errors else "[green]everything agrees[/green]")
     console.result(ok=not errors, findings=[finding.as_dict() for finding in findings])
     if errors:
         raise typer.Exit(1)

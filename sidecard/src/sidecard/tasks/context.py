@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Self, TypeVar, get_type_hints, overload
+from typing import Any, NoReturn, Self, TypeVar, get_type_hints, overload
 
 from a2a.types import Message, TaskState
 from a2a.types import Task as A2ATask
@@ -30,7 +30,7 @@ M = TypeVar("M", bound=BaseModel)
 Effect = Callable[..., Awaitable[T]]
 
 
-class Rejected(Exception):  # noqa: N818 -- it is an outcome, not an error
+class Rejected(Exception):
     """Raised by `Task.reject`: the task ends REJECTED with this reason."""
 
 
@@ -123,7 +123,7 @@ class Task:
             self._run.append(["artifact", artifact.SerializeToString(), True, last, branch, number])
             await asyncio.sleep(0)
 
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: str) -> NoReturn:
         """End the task REJECTED. Never returns."""
         raise Rejected(reason)
 

@@ -1,0 +1,110 @@
+"""Validates expense claims against the policy, with the vendor register's and compliance's word."""
+
+from decimal import Decimal
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from sidecard.settings import Settings
+
+from agents.compliance.agent import Approval
+from agents.compliance.rules import Spend, SpendVendor
+from agents.expenses.claim import LineItem, parse_csv
+from agents.expenses.policy import Finding, VendorStatus, assess
+from agents.expenses.vendor_lookup import Vendor, look_up, register_client
+from sidecard import Agent, DelegationFailed, File, Task
+
+agent = Agent(
+    name="expenses",
+    version="1.0.0",
+    description="Validates expense claims against the travel policy, and has compliance approve what needs approval.",
+    publisher="Travel Desk",
+    asks=("spend:approve",),
+)
+
+
+class ExpenseClaim(BaseModel):
+    """What somebody wants to have paid: line items, or a CSV file that lists them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: list[LineItem] = Field(default_factory=list, max_length=500, description="The expenses.")
+    report: File | None = Field(
+        default=None, description="Instead of items, a CSV file part: vendor, amount, and optionally the other fields."
+    )
+    purpose: str = Field(default="", max_length=500, description="What it was for, in a few words.")
+
+
+class Decision(BaseModel):
+    """Whether a claim is paid."""
+
+    decision: Literal["approved"] = Field(description="approved: it is paid. Anything else ends the task REJECTED.")
+    approved_by: str = Field(description="Who approved: policy, or the name of a person.")
+    total_eur: Decimal = Field(description="What is paid, in euros.")
+    reason: str = Field(description="Why, in a sentence.")
+    findings: list[Finding] = Field(description="The policy's remarks on single items.")
+
+
+@agent.skill(
+    scope="expenses:validate",
+    idempotent=False,
+    tags=["expenses", "policy"],
+    examples=['{"items": [{"vendor": "Hotel Avenida", "amount": 180, "category": "hotel", "receipt": true}]}'],
+)
+async def validate_expense(claim: ExpenseClaim, task: Task) -> Decision:
+    """Validate a claim. Ends COMPLETED when it is paid and REJECTED, with the reason, when it is not.
+
+    Takes line items as data, or a CSV file. Every vendor is looked up in the vendor register; claims of some size are
+    reviewed by compliance, which may have a person decide.
+    """
+    items = claim.items or _items(claim.report, task)
+    vendors: dict[str, VendorStatus] = {}
+    notes: dict[str, str] = {}
+    for name in dict.fromkeys(item.vendor for item in items):
+        found = await task.step("look up vendor", _look_up, name)
+        vendors[name] = found.status if found else "unknown"
+        notes[name] = found.risk_note if found else ""
+    assessment = assess(items, today=(await task.now()).date(), vendors=vendors)
+    if assessment.proposal == "reject":
+        task.reject(assessment.summary)
+    approval = Approval(approved_by="policy", reason=assessment.summary)
+    if assessment.must_ask_compliance:
+        spend = Spend(
+            total_eur=assessment.total_eur,
+            vendors=[SpendVendor(name=n, status=status, risk_note=notes[n]) for n, status in vendors.items()],
+            purpose=claim.purpose,
+            exceptions=[finding.message for finding in assessment.findings],
+        )
+        approval = await _ask_compliance(spend, task)
+    return Decision(
+        decision="approved",
+        approved_by=approval.approved_by,
+        total_eur=assessment.total_eur,
+        reason=approval.reason,
+        findings=assessment.findings,
+    )
+
+
+def _items(report: File | None, task: Task) -> list[LineItem]:
+    if report is None:
+        task.reject("The claim is empty: send line items as data, or a CSV file with the columns vendor and amount.")
+    if report.url:
+        task.reject("Send the CSV file itself; files behind a URL are not fetched.")
+    read = parse_csv(report.content)
+    if read.errors:
+        task.reject(f"{report.name or 'The CSV file'} can't be read. {' '.join(read.errors)}")
+    return read.items
+
+
+async def _look_up(name: str) -> Vendor | None:
+    settings = Settings.load(agent.name)
+    async with register_client(settings.dapr_http_port, settings.dapr_api_token.get_secret_value()) as client:
+        return await look_up(name, client=client)
+
+
+async def _ask_compliance(spend: Spend, task: Task) -> Approval:
+    try:
+        return await task.delegate("compliance", "review_spend", spend, output=Approval)
+    except DelegationFailed as failed:
+        if failed.state == "REJECTED":
+            task.reject(failed.reason)
+        raise

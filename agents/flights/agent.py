@@ -1,0 +1,74 @@
+"""Finds scheduled flights, and books them once."""
+
+from agents.days import DayRejected, resolve_day
+from agents.flights import schedule
+from agents.flights.airports import Airport, Ambiguous, Unknown, airport, resolve_place
+from agents.flights.bookings import Bookings, reference_for
+from agents.flights.models import FlightOffers, FlightOrder, FlightQuery, Ticket
+from sidecard import Agent, Task
+
+agent = Agent(
+    name="flights",
+    version="1.0.0",
+    description="Finds non-stop flights between two airports on a day, and books seats on them.",
+    publisher="Travel Desk",
+)
+
+
+@agent.skill(
+    scope="flights:search",
+    idempotent=True,
+    tags=["travel", "flights"],
+    examples=["LHR to LIS on 3 March", '{"origin": "London", "destination": "Lisbon", "day": "3 March"}'],
+)
+async def search_flights(query: FlightQuery, task: Task) -> FlightOffers:
+    """Find the non-stop flights between two places on a day, cheapest first, with times and fares.
+
+    A city with several airports is asked about; a place or day that does not exist is rejected with the reason.
+    """
+    try:
+        day = resolve_day(query.day, (await task.now()).date())
+    except DayRejected as reason:
+        task.reject(str(reason))
+    origin = await _airport(query.origin, task)
+    destination = await _airport(query.destination, task)
+    found = schedule.offers(origin, destination, day)
+    return FlightOffers(offers=found, note=schedule.unserved(origin, destination) or "")
+
+
+@agent.skill(
+    scope="flights:book",
+    idempotent=False,
+    tags=["travel", "flights", "booking"],
+    examples=['{"offer_id": "LHR-LIS-20270303-1", "passenger": "Ada Lovelace"}'],
+)
+async def book_flight(order: FlightOrder, task: Task) -> Ticket:
+    """Book one seat on an offer that search_flights gave. The seat is booked once, however often the order is repeated."""
+    try:
+        offer = schedule.offer(order.offer_id)
+    except schedule.OfferUnknown as reason:
+        task.reject(str(reason))
+    if order.most is not None and offer.fare > order.most:
+        task.reject(f"The fare is {offer.fare} EUR, above the {order.most} EUR that may be paid.")
+    booked_at = await task.now()
+    if offer.departs <= booked_at:
+        task.reject(f"That flight has left, on {offer.departs:%d %b %Y at %H:%M}; search for a later day.")
+
+    async def book(key: str) -> Ticket:
+        ticket = Ticket(reference=reference_for(key), passenger=order.passenger, offer=offer, booked_at=booked_at)
+        return await Bookings.of(agent.name).keep(ticket)
+
+    return await task.once("book", book, repeatable=True)
+
+
+async def _airport(place: str, task: Task) -> Airport:
+    """The airport that is meant; asks when several are."""
+    match resolve_place(place):
+        case Airport() as found:
+            return found
+        case Ambiguous() as several:
+            answer = await task.ask(several.question, options=several.options)
+            chosen = airport(answer.choice or "")
+            return chosen or several.candidates[0]
+        case Unknown() as unknown:
+            task.reject(unknown.reason)

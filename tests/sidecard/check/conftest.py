@@ -1,0 +1,74 @@
+"""A copy of this project whose agents are stubs: what their code says is just what agents/callers.yaml grants."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sidecard.check import check
+
+ROOT = Path(__file__).parents[3]
+
+STUB = """
+from types import SimpleNamespace
+
+agent = SimpleNamespace(name={name!r}, version="1.0.0", asks=(), skills={{
+    scope: SimpleNamespace(scope=scope, idempotent=True) for scope in {scopes!r}
+}})
+"""
+
+
+class Copy:
+    """The project's configuration in a folder of its own, to break one thing in and look what is found."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("agents", "components", "resiliency", "k8s"):
+            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("dapr.yaml", "docker-compose.yml", "Dockerfile", ".gitignore"):
+            shutil.copy(ROOT / name, root / name)
+        granted: dict[str, set[str]] = {}
+        for caller in yaml.safe_load((root / "agents/callers.yaml").read_text())["callers"].values():
+            for name, scopes in caller["grants"].items():
+                granted.setdefault(name, set()).update(scopes)
+        for init in (root / "agents").glob("**/__init__.py"):
+            init.write_text("")
+        for name, scopes in granted.items():
+            self.write(f"agents/{name}/agent.py", STUB.format(name=name, scopes=sorted(scopes)))
+
+    def write(self, file: str, text: str) -> None:
+        """Replaces a file."""
+        (self.root / file).write_text(text)
+
+    def change(self, file: str, how: Callable[..., Any], kind: str = "", name: str = "") -> None:
+        """Changes a YAML file's documents, or those of one kind and name, in place."""
+        documents = list(yaml.safe_load_all((self.root / file).read_text()))
+        for document in documents:
+            if not kind or (document["kind"] == kind and name in {"", document["metadata"]["name"]}):
+                how(document)
+        self.write(file, yaml.safe_dump_all(documents))
+
+    def findings(self) -> list[tuple[str, str]]:
+        """File and problem of everything that `sidecard check` finds."""
+        return [(finding.file, finding.problem) for finding in check(self.root)]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Copy:
+    return Copy(tmp_path)
+
+
+def put(*path: str | int, value: Any = None) -> Callable[[Any], None]:
+    """Sets what lies under a path of keys and indices; without a value, removes it."""
+
+    def how(document: Any) -> None:
+        for key in path[:-1]:
+            document = document[key]
+        if value is None:
+            del document[path[-1]]
+        else:
+            document[path[-1]] = value
+
+    return how

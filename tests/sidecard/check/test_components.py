@@ -1,0 +1,64 @@
+"""Components and resiliency."""
+
+import pytest
+
+from tests.sidecard.check.conftest import put
+
+STATE = "components/state.yaml"
+FILE = "resiliency/resiliency.yaml"
+TARGETS = ("spec", "targets")
+POLICIES = ("spec", "policies")
+
+
+@pytest.mark.parametrize(
+    ("how", "problem"),
+    [
+        (
+            put(*TARGETS, "components", value={"state": {"outbound": {"retry": "agent"}}}),
+            "the task log's component has a policy, which takes a conflict for a failure",
+        ),
+        (
+            put(*POLICIES, "retries", "DefaultRetryPolicy", value={"policy": "constant"}),
+            "DefaultRetryPolicy applies to the task log or to streams too",
+        ),
+        (
+            put(*POLICIES, "timeouts", value={"DefaultAppTimeoutPolicy": "5s"}),
+            "DefaultAppTimeoutPolicy applies to the task log or to streams too",
+        ),
+        (
+            put(*TARGETS, "apps", "flights", "timeout", value="short"),
+            "a time-out cuts the streams of 'flights' and repeats POSTs that still run",
+        ),
+        (put(*TARGETS, "apps", "flights"), None),
+        (
+            put(*TARGETS, "apps", "flights", "retry", value="other"),
+            "'flights' names the retry 'other', which is not there",
+        ),
+        (put(*TARGETS, "apps", "flight", value={}), "'flight' is no app"),
+    ],
+)
+def test_one_disagreement_is_one_finding(project, how, problem):
+    """Agents have retries and breakers and no time-outs; the task log has no policy at all."""
+    project.change(FILE, how)
+    both = [f"calls of 'flights' have no {policy}" for policy in ("circuitBreaker", "retry")]
+    assert project.findings() == [(FILE, text) for text in ([problem] if problem else both)]
+
+
+def test_a_shared_sqlite_file_is_found(project):
+    """Several sidecars on one file lock each other out."""
+    project.change(STATE, lambda d: d["spec"]["metadata"][0].update(value="data/state.db"))
+    assert project.findings() == [(STATE, "agents share one SQLite file and would lock each other out")]
+
+
+def test_a_state_store_hidden_from_an_agent_is_found(project):
+    """Scopes of the store name every app that keeps something there."""
+    file = "components/postgresql/state.yaml"
+    project.change(file, lambda d: d["scopes"].remove("registry"))
+    assert (file, "is hidden from 'registry', which keeps its state there") in project.findings()
+
+
+@pytest.mark.parametrize("name", ["state", "secrets"])
+def test_a_missing_component_is_found(project, name):
+    """Every agent uses both stores."""
+    project.change(f"components/{name}.yaml", put("metadata", "name", value="other"))
+    assert (f"components/{name}.yaml", f"there is no component {name!r}") in project.findings()

@@ -1,0 +1,61 @@
+"""agents/callers.yaml against the agents' code."""
+
+from sidecard.check import check
+
+from tests.sidecard.check.conftest import STUB, put
+
+FILE = "agents/callers.yaml"
+
+
+def test_a_scope_of_no_skill_is_found(project):
+    """A misspelt scope grants nothing."""
+    grants = ("callers", "orchestrator", "grants", "flights")
+    project.change(FILE, put(*grants, value=["flights:search", "flights:book", "flights:buy"]))
+    assert project.findings() == [(FILE, "'orchestrator' holds 'flights:buy', which means nothing at 'flights'")]
+
+
+def test_a_skill_that_nobody_may_use_is_a_warning(project):
+    """It may be on purpose, so it fails nothing."""
+    scopes = ["flights:book", "flights:cancel", "flights:search"]
+    project.write("agents/flights/agent.py", STUB.format(name="flights", scopes=scopes))
+    assert [(f.level, f.problem) for f in check(project.root)] == [
+        ("warning", "nobody holds 'flights:cancel' of 'flights'")
+    ]
+
+
+def test_scopes_at_no_agent_are_found(project):
+    """An agent is a folder of agents/."""
+    project.change(FILE, put("callers", "manager", "grants", "payroll", value=["pay"]))
+    assert project.findings() == [(FILE, "'manager' holds scopes at 'payroll', which is no agent")]
+
+
+def test_a_caller_that_cannot_be_known_is_found(project):
+    """A caller comes by its sidecar or with a key."""
+    project.change(FILE, put("callers", "manager", "api_key", value=False))
+    assert project.findings() == [(FILE, "caller 'manager' can't be known")]
+
+
+def test_a_sidecar_that_does_not_exist_is_found(project):
+    """Its name is the app-id that Dapr vouches for."""
+    project.change(FILE, put("callers", "manager", "sidecar", value=True))
+    assert (FILE, "caller 'manager' has no sidecar in dapr.yaml") in project.findings()
+
+
+def test_an_unknown_field_is_found(project):
+    """A misspelt field would silently grant less."""
+    project.change(FILE, put("callers", "manager", "tenant", value="a"))
+    assert any(file == FILE and "callers.manager.tenant" in problem for file, problem in project.findings())
+
+
+def test_an_agent_of_another_name_is_found(project):
+    """Folder, app-id and agent have one name."""
+    scopes = ["flights:book", "flights:search"]
+    project.write("agents/flights/agent.py", STUB.format(name="flight", scopes=scopes))
+    assert project.findings() == [("agents/flights/agent.py", "the agent calls itself 'flight'")]
+
+
+def test_an_agent_that_cannot_be_imported_is_found(project):
+    """The reason is the import's own, in one line."""
+    project.write("agents/flights/agent.py", "import nothing_of_this_name")
+    reason = "can't be imported: ModuleNotFoundError: No module named 'nothing_of_this_name'"
+    assert project.findings() == [("agents/flights/agent.py", reason)]
