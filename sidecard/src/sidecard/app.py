@@ -201,7 +201,7 @@ async def _ready(request: Request) -> JSONResponse:
 def serve(agent: Agent) -> None:
     """Serve an agent until it is told to stop. Exits with 2 and one line when it is set up wrongly."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
-    for quiet in ("httpx", "a2a"):
+    for quiet in ("httpx", "httpx2", "a2a"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
     try:
         settings = Settings.load(agent.name)

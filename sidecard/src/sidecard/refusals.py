@@ -5,7 +5,9 @@ A2A reserves the JSON-RPC codes from -32001 to -32099, so ours lie outside and e
 
 import grpc
 import grpc.aio
+from a2a.server.jsonrpc_models import JSONRPCError
 from a2a.server.request_handlers.grpc_handler import GrpcHandler
+from a2a.server.request_handlers.response_helpers import EXCEPTION_MAP
 from a2a.utils.errors import A2A_ERROR_MAPPING, A2A_ERROR_REASONS, JSON_RPC_ERROR_CODE_MAP, A2AError, ErrorMapping
 
 
@@ -51,6 +53,7 @@ _MAPPINGS: dict[type[A2AError], ErrorMapping] = {
 # The SDK's routes look an error up in these tables; an unknown one would become "internal error".
 JSON_RPC_ERROR_CODE_MAP.update(JSON_RPC_CODES)
 A2A_ERROR_MAPPING.update(_MAPPINGS)
+EXCEPTION_MAP.update(dict.fromkeys(JSON_RPC_CODES, JSONRPCError))
 A2A_ERROR_REASONS.update({error: mapping.reason for error, mapping in _MAPPINGS.items()})
 
 

@@ -39,6 +39,10 @@ class Console:
     def done(self, name: str, seconds: float, mark: str = "[green]✓[/green]") -> None:
         """A phase that was timed elsewhere."""
         self.phases[name] = round(seconds, 2)
+        self.timed(name, seconds, mark)
+
+    def timed(self, name: str, seconds: float, mark: str = " ") -> None:
+        """One step of a phase, with when it was reached."""
         self._rich.print(f"{mark} {escape(name):<44}[dim]{seconds:6.1f} s[/dim]")
 
     def result(self, **values: object) -> None:

@@ -15,6 +15,8 @@ from sidecard.errors import ConfigurationError
 
 RUNTIME = "1.18.2"
 CLI = "1.16.5"
+GO_ELSEWHERE = Path("/usr/local/go/bin/go")
+"""Where Go's own instructions put it; often not on the PATH of a program."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _candidates(home: Path) -> Iterator[Path]:
 
 
 def _build(program: Program, project: Project, console: Console, home: Path) -> None:
-    go = shutil.which("go") or next((p for p in ("/usr/local/go/bin/go",) if os.access(p, os.X_OK)), None)
+    go = shutil.which("go") or (str(GO_ELSEWHERE) if GO_ELSEWHERE.exists() else None)
     module = project.root / program.module
     if go is None:
         raise ConfigurationError(

@@ -21,9 +21,6 @@ from sidecard.cli.console import Console
 from sidecard.cli.project import App, Project
 from sidecard.errors import ConfigurationError
 
-SENTRY_PORTS = {50001: "sentry", 8390: "sentry (health)"}
-"""The Dapr CLI tells every sidecar that sentry is at localhost:50001, and nothing else."""
-
 _LOOK = 0.15
 _DEATHS = {
     "app": re.compile(r"The App process exited with error code: (.*)|(Exited App successfully)"),
@@ -35,12 +32,22 @@ class System:
     """Everything that one checkout runs. As a context manager it is up inside, and gone afterwards, whatever happened.
 
     Processes are known by a mark in their environment, so `down` finds them from any later process, also when what
-    started them was killed. One `up`, `down` or `restart` works at a time. Errors are ConfigurationError.
+    started them was killed. `sentry_ports` are those of sentry and of its health: another pair lets a second project,
+    with other app-ids and ports, run beside the first. One `up`, `down` or `restart` works at a time; errors are
+    ConfigurationError.
     """
 
-    def __init__(self, project: Project | Path | str = ".", *, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        project: Project | Path | str = ".",
+        *,
+        console: Console | None = None,
+        sentry_ports: tuple[int, int] = (50001, 8390),
+    ) -> None:
         self.project = project if isinstance(project, Project) else Project(project)
         self.console = console or Console(quiet=True)
+        self.sentry_ports = sentry_ports
+        self._sentry_health = f"http://127.0.0.1:{sentry_ports[1]}/healthz"
 
     def __enter__(self) -> Self:
         self.up()
@@ -90,21 +97,22 @@ class System:
     def _ensure_sentry(self, program: Path) -> None:
         if self._sentry():
             return
-        self._refuse_taken(SENTRY_PORTS)
+        self._refuse_taken({self.sentry_ports[0]: "sentry", self.sentry_ports[1]: "sentry (health)"})
         with self.console.phase("sentry"):
             self._start_sentry(program)
 
     def _start_sentry(self, program: Path) -> None:
         folder = self.project.local / "sentry"
         log = self.project.logs / f"sentry_{time.strftime('%Y%m%d%H%M%S')}.log"
+        port, health = self.sentry_ports
         # sentry 1.18 reads the addresses for health and metrics, but listens everywhere: so no metrics. Health can't be
         # turned off; it says no more than "ok".
-        listen = ["--listen-address=127.0.0.1", "--port=50001", "--healthz-port=8390", "--enable-metrics=false"]
+        listen = ["--listen-address=127.0.0.1", f"--port={port}", f"--healthz-port={health}", "--enable-metrics=false"]
         credentials = [f"--issuer-credentials={folder}", f"--config={folder / 'config.yaml'}"]
         started = self._spawn([str(program), *credentials, *listen], log, dict(os.environ))
         (folder / "pid").write_text(str(started.pid))  # the sidecars' wrapper looks here
         deadline = time.monotonic() + 20
-        while not (_answers("http://127.0.0.1:8390/healthz") and (folder / "ca.crt").exists()):
+        while not (_answers(self._sentry_health) and (folder / "ca.crt").exists()):
             if started.poll() is not None or time.monotonic() > deadline:
                 started.kill()
                 raise ConfigurationError(f"sentry did not start; {log} ends with:\n{_tail(log)}")
@@ -121,7 +129,7 @@ class System:
             for app in self.project.apps:
                 if app not in waiting and app.app_id not in ready:
                     ready[app.app_id] = round(time.monotonic() - began, 2)
-                    self.console.done(f"  {app.app_id} is healthy after", ready[app.app_id])
+                    self.console.timed(f"  {app.app_id}", ready[app.app_id])
             self._raise_if_dead(waiting)
             if run.poll() is not None:
                 raise ConfigurationError(f"`dapr run -f .` ended early; {log} ends with:\n{_tail(log)}")
@@ -216,7 +224,7 @@ class System:
             processes.terminate(left, grace=1)
         (self.project.local / "sentry" / "pid").unlink(missing_ok=True)
         if found:
-            ports = {port for app in self.project.apps for port in app.ports} | set(SENTRY_PORTS)
+            ports = {port for app in self.project.apps for port in app.ports} | set(self.sentry_ports)
             self._await_free(ports)
         return len(found)
 
@@ -249,7 +257,7 @@ class System:
         with contextlib.suppress(OSError, ValueError, psutil.Error):
             process = psutil.Process(int(pid_file.read_text()))
             if processes.environment(process).get(processes.MARK) == self.project.mark and process.is_running():
-                return process if _answers("http://127.0.0.1:8390/healthz") else None
+                return process if _answers(self._sentry_health) else None
         return None
 
     def _run_environment(self) -> dict[str, str]:
@@ -277,6 +285,7 @@ class System:
         """Starts a process that outlives this one, in a session of its own, carrying the mark."""
         log.parent.mkdir(parents=True, exist_ok=True)
         environment[processes.MARK] = self.project.mark
+        environment["SIDECARD_SENTRY_PORT"] = str(self.sentry_ports[0])
         with log.open("ab") as output:
             return subprocess.Popen(
                 command, cwd=self.project.root, env=environment, start_new_session=True,

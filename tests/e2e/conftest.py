@@ -1,0 +1,76 @@
+"""One real system for all tests here: sentry, daprd, every app, from a copy of this project with keys of its own."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from sidecard.cli.project import Project
+from sidecard.cli.system import System
+
+HERE = Path(__file__).resolve().parents[2]
+
+
+def copy_project(to: Path) -> Project:
+    """The project's own files (not what is git-ignored), with this checkout's Python and Dapr programs."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=HERE, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for name in listed.splitlines():
+        if (HERE / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(HERE / name, to / name)
+    (to / ".venv").symlink_to(HERE / ".venv")
+    (to / "runtime" / "bin").symlink_to(HERE / "runtime" / "bin")
+    return Project(to)
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """The running system. Its callers include `tester`, who holds a key and every scope."""
+    project = copy_project(tmp_path_factory.mktemp("desk"))
+    callers_file = project.root / "agents" / "callers.yaml"
+    callers = yaml.safe_load(callers_file.read_text())
+    scopes = {
+        "orchestrator": ["trips:plan"],
+        "flights": ["flights:search", "flights:book"],
+        "expenses": ["expenses:validate"],
+        "compliance": ["spend:review"],
+    }
+    callers["callers"]["tester"] = {"api_key": True, "grants": scopes}
+    callers["callers"]["stranger"] = {"api_key": True, "grants": scopes}
+    callers_file.write_text(yaml.safe_dump(callers))
+    with System(project) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def project(system: System) -> Project:
+    """The running system's project."""
+    return system.project
+
+
+@pytest.fixture(scope="session")
+def key(project: Project):
+    """The API key of a caller."""
+    return lambda name: (project.local / "keys" / f"{name}.key").read_text().strip()
+
+
+@pytest.fixture(scope="session")
+def tokens(project: Project):
+    """The tokens of an app: {"APP_API_TOKEN": …, "DAPR_API_TOKEN": …}."""
+
+    def read(app_id: str) -> dict[str, str]:
+        lines = (project.local / "tokens" / f"{app_id}.env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    return read
+
+
+def rpc(method: str, params: dict[str, object]) -> bytes:
+    """A JSON-RPC request's body."""
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()

@@ -1,0 +1,113 @@
+"""The main job, as a traveller meets it, on real Dapr."""
+
+import uuid
+
+from a2a.types import Message, TaskState
+from sidecard.cli.client import AgentClient
+from sidecard.extension import Asked
+from sidecard.tasks.binding import data_of, text_of
+
+TRIP = (
+    "Book me a flight from London to Lisbon on 3 March for Ada Lovelace and file the 180 EUR hotel receipt from "
+    "Hotel Avenida, my budget is 900 EUR"
+)
+S = TaskState
+
+
+def artifact(task, name):
+    found = next(a for a in task.artifacts if a.name == name)
+    return Message(parts=found.parts)
+
+
+async def test_a_trip_in_plain_english_is_booked_and_its_receipt_filed(project):
+    """One question (which London airport), then an itinerary and an expense decision, each as text and data."""
+    async with AgentClient.through_desk(project, "orchestrator") as desk:
+        task = await desk.send(TRIP)
+        assert task.status.state == S.TASK_STATE_INPUT_REQUIRED
+        assert "LHR" in Asked.of(task.status.message).options
+        done = await desk.answer(task, "LHR")
+    assert done.id == task.id
+    assert done.status.state == S.TASK_STATE_COMPLETED
+    itinerary = artifact(done, "itinerary")
+    assert "LHR" in text_of(itinerary)
+    ticket = data_of(itinerary)["tickets"][0]
+    assert (ticket["passenger"], ticket["offer"]["destination"]) == ("Ada Lovelace", "LIS")
+    decision = data_of(artifact(done, "expense decision"))
+    assert (decision["decision"], decision["approved_by"], decision["total_eur"]) == ("approved", "policy", "180.00")
+
+
+async def test_a_trip_as_structured_data_gives_the_same(project):
+    """The fields of the request's schema need no planner."""
+    async with AgentClient.through_desk(project, "orchestrator") as desk:
+        task = await desk.send(
+            data={"origin": "LHR", "destination": "Lisbon", "day": "3 March", "passenger": "Grace Hopper"}
+        )
+    assert task.status.state == S.TASK_STATE_COMPLETED
+    assert data_of(artifact(task, "itinerary"))["tickets"][0]["passenger"] == "Grace Hopper"
+
+
+async def test_a_missing_passenger_is_asked_for(project):
+    """INPUT_REQUIRED, and the name goes onto the ticket."""
+    async with AgentClient.through_desk(project, "orchestrator") as desk:
+        task = await desk.send("Book a flight from LHR to Lisbon on 3 March")
+        assert task.status.state == S.TASK_STATE_INPUT_REQUIRED
+        assert "Who flies" in text_of(task.status.message)
+        task = await desk.answer(task, "Alan Turing")
+    assert data_of(artifact(task, "itinerary"))["tickets"][0]["passenger"] == "Alan Turing"
+
+
+async def test_a_receipt_above_the_limit_waits_for_somebody_with_the_right(project):
+    """The requester is refused, the manager's answer descends, and the same task ends approved by the manager."""
+    async with AgentClient.through_desk(project, "orchestrator") as desk:
+        task = await desk.send("File the 1,800 EUR hotel receipt from Hotel Avenida")
+        assert task.status.state == S.TASK_STATE_INPUT_REQUIRED
+        assert Asked.of(task.status.message).scope == "spend:approve"
+        assert "spend:approve" in await desk.try_answer(task, "approve")
+    async with AgentClient.direct(project, "orchestrator", caller="manager") as manager:
+        done = await manager.answer(task, "approve")
+    assert done.id == task.id
+    assert data_of(artifact(done, "expense decision"))["approved_by"] == "manager"
+
+
+async def test_the_manager_may_also_say_no(project):
+    """The decision is an answer, not a failure: the trip task completes with a rejected receipt."""
+    async with AgentClient.through_desk(project, "orchestrator") as desk:
+        task = await desk.send("File the 1,900 EUR hotel receipt from Hotel Avenida")
+    async with AgentClient.direct(project, "orchestrator", caller="manager") as manager:
+        done = await manager.answer(task, "reject")
+    assert done.status.state == S.TASK_STATE_COMPLETED
+    assert data_of(artifact(done, "expense decision"))["decision"] == "rejected"
+
+
+async def test_a_blocked_vendor_is_rejected_by_compliance(project):
+    """The register blocks it, compliance rejects it, expenses and the orchestrator say so."""
+    async with AgentClient.through_desk(project, "orchestrator") as desk:
+        task = await desk.send("File the 180 EUR taxi receipt from Shady Rentals")
+    decision = data_of(artifact(task, "expense decision"))
+    assert decision["decision"] == "rejected"
+    assert "blocked" in decision["reason"]
+
+
+async def test_a_csv_file_is_a_claim_too(project):
+    """An attached CSV file part is read, looked up and decided like line items."""
+    csv = b"vendor,amount,category,receipt\nHotel Avenida,90,hotel,yes\nHotel Avenida,85,hotel,yes\n"
+    async with AgentClient.direct(project, "expenses", caller="tester") as expenses:
+        task = await expenses.send(files=[("claim.csv", "text/csv", csv)])
+    assert task.status.state == S.TASK_STATE_COMPLETED
+    assert data_of(artifact(task, "result"))["total_eur"] == "175.00"
+
+
+async def test_a_booking_is_made_once_per_task_however_often_it_is_sent(project):
+    """The same message again, at once and later, gives the same ticket."""
+    async with AgentClient.direct(project, "flights", caller="tester") as flights:
+        offers = await flights.send(
+            skill="search_flights", data={"origin": "LHR", "destination": "LIS", "day": "3 March"}
+        )
+        offer = data_of(artifact(offers, "result"))["offers"][0]["id"]
+        order = {"offer_id": offer, "passenger": "Ada Lovelace"}
+        message_id = uuid.uuid4().hex
+        tickets = [
+            await flights.send(skill="book_flight", data=order, message_id=message_id) for _ in range(3)
+        ]
+    assert len({data_of(artifact(ticket, "result"))["reference"] for ticket in tickets}) == 1
+    assert len({ticket.id for ticket in tickets}) == 1
