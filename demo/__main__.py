@@ -25,7 +25,7 @@ SERVICES = ("user", "desk sidecar", *APPS, *(f"{app} sidecar" for app in APPS))
 def main() -> None:
     """Start the desk, play, and stop it again, whatever happens. Exits 0 only if all of it went as told."""
     signal.signal(signal.SIGTERM, _interrupt)
-    console, out = Console(), RichConsole(highlight=False, soft_wrap=True)
+    console, out = Console(), RichConsole(highlight=False, width=None if sys.stdout.isatty() else 120)
     project = Project()
     system = System(project, console=console)
     try:
@@ -56,7 +56,7 @@ async def _play(
     with console.phase("the main job"), telemetry.span("plan a trip") as root:
         trace_id = f"{root.get_span_context().trace_id:032x}"
         await story.book_a_trip(project, out)
-    await asyncio.to_thread(traces.flush)
+    await asyncio.to_thread(traces.shutdown)
     out.rule("A receipt above the limit, and a crash")
     with console.phase("the approval"):
         await story.approve_a_receipt(project, system, out)

@@ -1,9 +1,9 @@
 """What the demo plays: two requests, the questions they raise, and a crash in the middle."""
 
+import json
+
 from a2a.types import Message, Task, TaskState
 from rich.console import Console
-from rich.panel import Panel
-from rich.pretty import Pretty
 from sidecard.cli.client import AgentClient
 from sidecard.cli.project import Project
 from sidecard.cli.system import System
@@ -75,16 +75,10 @@ def _asks(out: Console, task: Task) -> None:
 def _gives(out: Console, task: Task) -> None:
     out.print(f"[bold green]{state_name(task.status.state):<12}[/bold green] task {task.id}")
     for artifact in task.artifacts:
-        words, data = text_of_parts(task, artifact.name)
-        out.print(Panel(words, title=artifact.name, title_align="left", expand=False))
-        out.print(Pretty(data, max_length=4, max_string=60, max_depth=3))
-
-
-def text_of_parts(task: Task, name: str) -> tuple[str, dict[str, object]]:
-    """The text and the data of a task's artifact."""
-    artifact = next(artifact for artifact in task.artifacts if artifact.name == name)
-    parts = Message(parts=artifact.parts)
-    return text_of(parts), data_of(parts)
+        parts = Message(parts=artifact.parts)
+        out.print(f"             [bold]{artifact.name}[/bold]")
+        out.print(f"             {text_of(parts)}")
+        out.print(f"             [dim]data: {json.dumps(data_of(parts))[:110]} …[/dim]", markup=True)
 
 
 def _expect(task: Task, state: TaskState) -> None:

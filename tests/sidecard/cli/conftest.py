@@ -1,15 +1,14 @@
-"""A project of two tiny apps and a user's sidecar, with app-ids and ports of its own, so that it runs beside any other."""
+"""A project of two tiny apps and a user's sidecar, with app-ids and ports of its own: it runs beside any other."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-
 from sidecard.cli.project import Project
 
 ROOT = Path(__file__).parents[3]
-SENTRY_PORTS = (51001, 8399)
 
 APP = """
 import os
@@ -52,7 +51,7 @@ def _access(app_id: str, operations: list[dict[str, object]]) -> dict[str, objec
     return callee
 
 
-def make_project(root: Path) -> Project:
+def _make(root: Path) -> Project:
     """Writes the project, with the desk's own wrapper, components and resiliency."""
     for folder in ("components", "resiliency", "runtime/.dapr"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("access", "postgresql"))
@@ -78,7 +77,13 @@ def make_project(root: Path) -> Project:
     return Project(root)
 
 
+@pytest.fixture(scope="session")
+def new_project() -> Callable[[Path], Project]:
+    """Makes such a project in a folder that does not exist yet."""
+    return _make
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A fresh project that nothing runs in."""
-    return make_project(tmp_path / "desk")
+    return _make(tmp_path / "desk")

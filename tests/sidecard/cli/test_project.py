@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from sidecard.cli.project import Project
 from sidecard.errors import ConfigurationError
 

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from sidecard.cli import runtime
 from sidecard.cli.console import Console
 from sidecard.cli.project import Project

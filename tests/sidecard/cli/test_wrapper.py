@@ -4,7 +4,6 @@ import os
 import subprocess
 
 import pytest
-
 from sidecard.cli import bootstrap
 from sidecard.cli.project import Project
 

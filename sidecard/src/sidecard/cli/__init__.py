@@ -7,6 +7,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from sidecard.cli import talk
+from sidecard.cli.check import check
 from sidecard.cli.console import Console
 from sidecard.errors import SidecardError
 
@@ -84,6 +86,10 @@ def _bootstrap(as_json: Json = False) -> None:
     made = bootstrap.ensure(Project())
     console.line(f"made in .sidecard/: {', '.join(made)}" if made else "everything is there")
     console.result(ok=True, made=made)
+
+
+app.command("check", rich_help_panel="Set-up")(check)
+talk.register(app)
 
 
 def main() -> None:

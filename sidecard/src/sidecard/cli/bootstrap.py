@@ -34,16 +34,16 @@ def ensure(project: Project) -> list[str]:
     signing key and task-id key, the API keys of agents/callers.yaml, and the trust file with every publisher's public
     keys. Folders are 0700, files 0600. Raises ConfigurationError when a file in the way can't be read.
     """
-    local = project.local
+    apps, local = project.apps, project.local
     for folder in (local, local / "sentry", local / "tokens", local / "keys"):
         folder.mkdir(mode=0o700, exist_ok=True)
     (project.root / "data").mkdir(mode=0o700, exist_ok=True)
     made: list[str] = []
     _write_if_missing(local / "sentry" / "config.yaml", _SENTRY, made)
-    for app in project.apps:
+    for app in apps:
         tokens = f"APP_API_TOKEN={secrets.token_urlsafe(32)}\nDAPR_API_TOKEN={secrets.token_urlsafe(32)}\n"
         _write_if_missing(local / "tokens" / f"{app.app_id}.env", tokens, made)
-    agents = [app for app in project.apps if app.is_agent]
+    agents = [app for app in apps if app.is_agent]
     _ensure_secrets(project, agents, _ensure_api_keys(project, made), made)
     return made
 

@@ -62,6 +62,7 @@ def ensure(project: Project, console: Console) -> dict[str, Path]:
     Taken are, in this order, what is there, what is in ~/.dapr/bin, what is on PATH (linked, not copied); else Go
     builds it. Raises ConfigurationError, saying what is missing and how to install it, when Go is needed and absent.
     """
+    _ = project.apps  # outside a project nothing is made
     project.programs.mkdir(parents=True, exist_ok=True)
     versions = _Versions(project.local / "versions.json")
     return {program.name: _ensure(program, project, console, versions) for program in PROGRAMS}
@@ -97,8 +98,9 @@ def _build(program: Program, project: Project, console: Console, home: Path) -> 
         )
     # Built beside its place and moved there, so that an interrupted build leaves nothing that looks finished.
     partial = home.with_name(f".{home.name}.partial")
-    command = [go, "build", "-mod=readonly", *program.flags, "-o", str(partial), program.package]
-    with console.phase(f"build {program.name} {program.version} (once; some minutes)"):
+    command = [go, "build", "-mod=readonly", "-buildvcs=false", *program.flags, "-o", str(partial), program.package]
+    console.line(f"  building {program.name} {program.version} from {program.module}/go.mod: some minutes, once")
+    with console.phase(f"build {program.name} {program.version}"):
         built = subprocess.run(command, cwd=module, capture_output=True, text=True, check=False)
     if built.returncode != 0:
         last = "\n".join(built.stderr.strip().splitlines()[-8:])

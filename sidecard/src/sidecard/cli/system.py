@@ -302,6 +302,7 @@ class System:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[IO[Any]]:
+        _ = self.project.apps  # outside a project nothing is made
         self.project.local.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.project.local / "lock").open("w") as lock:
             try:

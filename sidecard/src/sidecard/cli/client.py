@@ -1,0 +1,328 @@
+"""One agent, as a person or a program outside talks to it: by the official client, its card verified beforehand.
+
+async with AgentClient.through_desk(Project(), "orchestrator") as desk:
+    task = await desk.send("Book me a flight from London to Lisbon on 3 March for Ada Lovelace")
+    task = await desk.answer(task, "LHR")
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from typing import Self, TypedDict, Unpack
+from urllib.parse import urlsplit
+
+import httpx
+from a2a.client import Client, ClientConfig, ClientFactory
+from a2a.client.errors import A2AClientError
+from a2a.types import (
+    AgentCard,
+    CancelTaskRequest,
+    GetTaskRequest,
+    ListTasksRequest,
+    ListTasksResponse,
+    Message,
+    Role,
+    SendMessageRequest,
+    StreamResponse,
+    SubscribeToTaskRequest,
+    Task,
+)
+from a2a.utils.errors import A2AError, TaskNotFoundError, UnsupportedOperationError
+
+from sidecard.agent import File
+from sidecard.card import fetch_card
+from sidecard.cli import way
+from sidecard.cli.events import fold, is_last, task_id_of
+from sidecard.cli.project import Project
+from sidecard.errors import AgentUnavailable, ConfigurationError, SidecardError
+from sidecard.extension import Asked, Sent
+from sidecard.refusals import JSON_RPC_CODES, Unavailable
+from sidecard.tasks.binding import parts_of
+from sidecard.telemetry import Telemetry
+from sidecard.trust import VerifiedCard
+
+PATIENCE = 30.0
+"""Seconds without any sign of an agent before a stream is given up."""
+RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0)
+_TIMEOUT = httpx.Timeout(60.0, connect=5.0)  # a silent stream still has a ping every 15 s
+_REFUSALS = {code: error for error, code in JSON_RPC_CODES.items()}
+_RPC_ERROR = re.compile(r"JSON-RPC Error (-?\d+): (.*)", re.DOTALL)
+
+
+class Content(TypedDict, total=False):
+    """What a message may hold and say beside its text."""
+
+    data: object
+    """Anything that is JSON; for this project's skills an object with the fields of their input."""
+    files: Sequence[File | tuple[str, str, bytes]]
+    """Files, or (name, media type, bytes) each."""
+    skill: str
+    """Id of the skill that is meant, where the agent has several that fit."""
+    answers: Task | None
+    """A task whose open question this answers; refused when another question is open by then."""
+    task_id: str
+    """A task that this is said to, whatever it asks."""
+    context_id: str
+    message_id: str
+    """Repeating a message under the same id starts nothing twice. Default: a new one."""
+
+
+class AgentClient:
+    """Talks to one agent, whose card has been fetched and verified when the `async with` block begins.
+
+    Methods raise what the agent refuses with (`a2a.utils.errors.A2AError` and its kinds, `sidecard.refusals`),
+    AgentUnavailable when it can't be reached, ConfigurationError when nobody lets this caller in; entering the block
+    also CardRejected. Work that waits is resumed over lost connections and restarts of the agent, for `PATIENCE`.
+    """
+
+    def __init__(self, route: way.Way, *, tenant: str = "", telemetry: Telemetry | None = None) -> None:
+        self.agent = route.agent
+        self._route, self._tenant = route, tenant
+        self._telemetry = telemetry or Telemetry()
+        self._verified: VerifiedCard | None = None
+
+    @classmethod
+    def through_desk(
+        cls, project: Project, agent: str, *, tenant: str = "", telemetry: Telemetry | None = None
+    ) -> Self:
+        """A client that goes through the user's sidecar, as caller `desk`. Raises ConfigurationError."""
+        return cls(way.through_desk(project, agent), tenant=tenant, telemetry=telemetry)
+
+    @classmethod
+    def direct(
+        cls, project: Project, agent: str, *, caller: str, tenant: str = "", telemetry: Telemetry | None = None
+    ) -> Self:
+        """A client that goes to the agent's own port with the key of a caller. Raises ConfigurationError."""
+        return cls(way.directly(project, agent, caller), tenant=tenant, telemetry=telemetry)
+
+    @property
+    def verified(self) -> VerifiedCard:
+        """The agent's card and who signed it; inside the block only."""
+        if self._verified is None:
+            raise RuntimeError("use `async with` to open the client first")
+        return self._verified
+
+    async def __aenter__(self) -> Self:
+        self._http = httpx.AsyncClient(transport=self._route.transport, timeout=_TIMEOUT)
+        self._telemetry.instrument_client(self._http)
+        try:
+            self._verified = await fetch_card(self._http, self._route.url, self._route.trust, agent=self.agent)
+            self._http.headers.update(self._route.headers)
+            here = _at(self._verified.card, self._route.url)
+            self._streaming = self._client(here, streaming=True)
+            self._unary = self._client(here, streaming=False)
+        except BaseException:
+            await self._http.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    def _client(self, card: AgentCard, *, streaming: bool) -> Client:
+        return ClientFactory(ClientConfig(httpx_client=self._http, streaming=streaming)).create(card)
+
+    # -- saying something ---------------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        text: str = "",
+        *,
+        wait: bool = True,
+        seen: Callable[[Task], object] | None = None,
+        **content: Unpack[Content],
+    ) -> Task:
+        """Send a message; returns its task once that has ended or waits for somebody, or at once without `wait`.
+
+        `seen` is called with the task as it stands, each time something of it is heard. Whoever answers another's
+        question does not see the task afterwards: they get what the answer's own stream told.
+        """
+        task = Task()
+        if not wait:
+            request = self._request(text, content)
+            request.configuration.return_immediately = True
+            with self._in_our_words():
+                async for event in self._unary.send_message(request):
+                    task = fold(task, event)
+            return task
+        async with contextlib.aclosing(self.stream(text, **content)) as events:
+            async for event in events:
+                task = fold(task, event)
+                if seen:
+                    seen(task)
+        with contextlib.suppress(TaskNotFoundError):
+            return await self.get(task.id) if task.id else task
+        return task
+
+    async def answer(self, task: Task, text: str = "", *, wait: bool = True, **content: Unpack[Content]) -> Task:
+        """Answer the question that a task waits with; see `send`."""
+        content["answers"] = task
+        return await self.send(text, wait=wait, **content)
+
+    async def try_answer(self, task: Task, text: str = "", **content: Unpack[Content]) -> str:
+        """Answer, and return the agent's reason when it refuses that; empty when it takes the answer."""
+        try:
+            await self.answer(task, text, wait=False, **content)
+        except A2AError as refusal:
+            return refusal.message
+        return ""
+
+    async def stream(self, text: str = "", **content: Unpack[Content]) -> AsyncGenerator[StreamResponse]:
+        """Send a message, and give every event of its task until that has ended or waits for somebody.
+
+        A stream that ends before is resumed by itself; then a `task` event shows the task as it is by now.
+        """
+        async with contextlib.aclosing(self._events(self._request(text, content), "")) as events:
+            async for event in events:
+                yield event
+
+    async def follow(self, task_id: str) -> AsyncGenerator[StreamResponse]:
+        """Every event of a task, the task as it is now first, until it has ended or waits for somebody."""
+        async with contextlib.aclosing(self._events(None, task_id)) as events:
+            async for event in events:
+                yield event
+
+    def _request(self, text: str, content: Content) -> SendMessageRequest:
+        return SendMessageRequest(message=compose(text, **content), tenant=self._tenant)
+
+    async def _events(self, request: SendMessageRequest | None, task_id: str) -> AsyncGenerator[StreamResponse]:
+        attempt, last_sign = 0, time.monotonic()
+        while True:
+            try:
+                async with contextlib.aclosing(self._open(request, task_id)) as events:
+                    async for event in events:
+                        attempt, last_sign = 0, time.monotonic()
+                        task_id = task_id_of(event) or task_id
+                        yield event
+                        if is_last(event):
+                            return
+            except TaskNotFoundError:
+                if request is None or not task_id:
+                    raise
+                return  # it was somebody else's, and seen only as long as its question was open
+            except (AgentUnavailable, Unavailable):
+                if time.monotonic() - last_sign > PATIENCE:
+                    raise
+            await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+            attempt += 1
+
+    async def _open(self, request: SendMessageRequest | None, task_id: str) -> AsyncGenerator[StreamResponse]:
+        """One stream: of a message that no answer has come to yet (sent again, it is recognised), else of a task."""
+        with self._in_our_words():
+            if request is not None and not task_id:
+                async for event in self._streaming.send_message(request):
+                    yield event
+                return
+            if self.verified.card.capabilities.streaming:
+                try:
+                    async for event in self._streaming.subscribe(
+                        SubscribeToTaskRequest(id=task_id, tenant=self._tenant)
+                    ):
+                        yield event
+                except UnsupportedOperationError:
+                    pass  # it has ended meanwhile
+                else:
+                    return
+        yield StreamResponse(task=await self.get(task_id))
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    async def get(self, task_id: str, *, history: int | None = None) -> Task:
+        """A task as it is now, with its last `history` messages; None for all of them."""
+        request = GetTaskRequest(id=task_id, tenant=self._tenant)
+        if history is not None:
+            request.history_length = history
+        with self._in_our_words():
+            return await self._unary.get_task(request)
+
+    async def tasks(self, *, limit: int = 50) -> ListTasksResponse:
+        """The caller's own tasks at this agent, last changed first; `limit` from 1 to 100."""
+        with self._in_our_words():
+            return await self._unary.list_tasks(ListTasksRequest(tenant=self._tenant, page_size=limit))
+
+    async def cancel(self, task_id: str) -> Task:
+        """Cancel a task and what it has delegated; returns when it has ended, one way or the other."""
+        with self._in_our_words():
+            return await self._unary.cancel_task(CancelTaskRequest(id=task_id, tenant=self._tenant))
+
+    @contextlib.contextmanager
+    def _in_our_words(self) -> Iterator[None]:
+        """Errors of the SDK's client, which are about HTTP, as what they mean."""
+        try:
+            yield
+        except A2AClientError as error:
+            raise _refusal(error) or _failure(error, self.agent) from error
+        except httpx.HTTPError as error:
+            raise AgentUnavailable(
+                f"The connection to {self.agent} broke ({str(error) or type(error).__name__}): try again."
+            ) from error
+
+
+def compose(
+    text: str = "",
+    *,
+    data: object = None,
+    files: Sequence[File | tuple[str, str, bytes]] = (),
+    skill: str = "",
+    answers: Task | None = None,
+    task_id: str = "",
+    context_id: str = "",
+    message_id: str = "",
+) -> Message:
+    """A user's message; see `Content` for what the arguments mean."""
+    attached = [f if isinstance(f, File) else File(name=f[0], media_type=f[1], content=f[2]) for f in files]
+    values = [*([text] if text else []), *([data] if data is not None else []), *attached]
+    message = Message(
+        role=Role.ROLE_USER,
+        message_id=message_id or uuid.uuid4().hex,
+        task_id=answers.id if answers else task_id,
+        context_id=context_id,
+        parts=[part for value in values for part in parts_of(value)],
+    )
+    asked = Asked.of(answers.status.message) if answers else None
+    sent = Sent(skill=skill, question=asked.question if asked else "")
+    return sent.attach(message) if sent != Sent() else message
+
+
+def _at(card: AgentCard, base: str) -> AgentCard:
+    """The card with its JSON-RPC interface at this address, which our ways lead to; the public one may be another."""
+    interface = next((i for i in card.supported_interfaces if i.protocol_binding == "JSONRPC"), None)
+    if interface is None:
+        raise AgentUnavailable(f"{card.name} serves no JSON-RPC, the only binding that is spoken here.")
+    here = AgentCard()
+    here.CopyFrom(card)
+    del here.supported_interfaces[:]
+    added = here.supported_interfaces.add()
+    added.CopyFrom(interface)
+    added.url = base + urlsplit(interface.url).path
+    return here
+
+
+def _failure(error: A2AClientError, agent: str) -> SidecardError:
+    """What remains: the agent can't be reached now, or something else than an agent is there."""
+    cause = error.__cause__
+    if isinstance(cause, httpx.HTTPStatusError) and cause.response.is_client_error:
+        status = cause.response.status_code
+        return ConfigurationError(f"{agent} answers HTTP {status}: check that what runs there is an agent of A2A 1.0.")
+    reason = (error.message or type(error).__name__).replace("\n", " ")[:300]
+    return AgentUnavailable(f"{agent} does not answer as it should ({reason}): try again, then see its log.")
+
+
+def _refusal(error: A2AClientError) -> A2AError | None:
+    """The agent's own refusal inside of an error that the SDK's client did not recognise."""
+    if isinstance(error.__cause__, httpx.HTTPStatusError):
+        try:
+            told = json.loads(error.__cause__.response.content)["error"]
+            code, reason = told["code"], str(told["message"])
+        except (ValueError, TypeError, LookupError, httpx.StreamError):
+            return None
+    elif found := _RPC_ERROR.fullmatch(error.message):
+        code, reason = int(found[1]), found[2]
+    else:
+        return None
+    kind = _REFUSALS.get(code)
+    return kind(reason) if kind else None

@@ -1,0 +1,62 @@
+"""Events of a task's stream: what they are about, and the task that they add up to. A2A 1.0 §3.1.2 and §4.2."""
+
+from a2a.types import StreamResponse, Task, TaskState
+
+from sidecard.tasks.state import INTERRUPTED, TERMINAL
+
+
+def task_id_of(event: StreamResponse) -> str:
+    """The task that an event is about; empty for a message without one."""
+    match event.WhichOneof("payload"):
+        case "task":
+            return event.task.id
+        case "status_update":
+            return event.status_update.task_id
+        case "artifact_update":
+            return event.artifact_update.task_id
+        case _:
+            return event.message.task_id
+
+
+def is_last(event: StreamResponse) -> bool:
+    """Whether nothing more comes by itself: the task has ended, waits for somebody, or the answer was a message."""
+    match event.WhichOneof("payload"):
+        case "task":
+            return event.task.status.state in TERMINAL | INTERRUPTED
+        case "status_update":
+            return event.status_update.status.state in TERMINAL | INTERRUPTED
+        case "artifact_update":
+            return False
+        case _:
+            return True
+
+
+def fold(task: Task, event: StreamResponse) -> Task:
+    """The task after an event; `task` itself is changed, unless the event brings a whole new one.
+
+    An agent that answers by a message alone has no task: its message becomes the status of a COMPLETED one without id.
+    """
+    match event.WhichOneof("payload"):
+        case "task":
+            return event.task
+        case "status_update":
+            task.id, task.context_id = event.status_update.task_id, event.status_update.context_id
+            task.status.CopyFrom(event.status_update.status)
+        case "artifact_update":
+            _fold_artifact(task, event)
+        case _:
+            task.context_id = event.message.context_id
+            task.status.state = TaskState.TASK_STATE_COMPLETED
+            task.status.message.CopyFrom(event.message)
+    return task
+
+
+def _fold_artifact(task: Task, event: StreamResponse) -> None:
+    update = event.artifact_update
+    known = next((a for a in task.artifacts if a.artifact_id == update.artifact.artifact_id), None)
+    if known is None:
+        task.artifacts.append(update.artifact)
+    elif update.append:
+        known.parts.extend(update.artifact.parts)
+    else:
+        known.CopyFrom(update.artifact)

@@ -1,0 +1,216 @@
+"""`sidecard send`, `stream`, `task`, `cancel` and `card`: what they print, and their exit codes."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from sidecard.cli import app
+from typer.testing import CliRunner
+
+from demo.collector import Collector
+
+
+@pytest.fixture
+def run(project):
+    """Runs the command line in the project's folder."""
+
+    def run(*arguments):
+        return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+
+    return run
+
+
+def task_id(done):
+    return re.search(r"task ([0-9a-f]{32})", done.output)[1]
+
+
+def test_send_shows_the_outcome(run, sidecar):
+    """State, artifacts (data only where there is no text) and the task's id; exit code 0."""
+    done = run("send", "shop", "apples", "--data", '{"count": 2}', "--skill", "buy")
+    assert done.exit_code == 0
+    assert done.output.startswith("COMPLETED")
+    assert '"said": "2 apples"' in done.output
+    assert task_id(done)
+
+
+def test_send_attaches_files(run, sidecar, tmp_path):
+    """With their names."""
+    (tmp_path / "list.csv").write_bytes(b"a,b,c")
+    done = run("send", "shop", "apples", "--file", "list.csv", "--skill", "buy")
+    assert "list.csv of 5 bytes" in done.output
+
+
+def test_a_question_is_shown_with_what_to_type(run, sidecar):
+    """The very command that is printed answers it."""
+    asked = run("send", "shop", "one", "--skill", "choose")
+    assert asked.exit_code == 0
+    assert "INPUT_REQUIRED  Which one?" in asked.output
+    assert "B  the second" in asked.output
+    command = re.search(r"answer: sidecard (.*)", asked.output)[1]
+    done = run(*shlex.split(command))
+    assert done.exit_code == 0
+    assert "A for desk" in done.output
+    assert "all" not in done.output
+
+
+def test_a_question_for_somebody_else_names_who(run, sidecar):
+    """Of those who hold the right and have a key; the requester's own answer is refused in one line."""
+    asked = run("send", "shop", "one", "--skill", "spend")
+    command = re.search(r"answer: sidecard (.*)", asked.output)[1]
+    assert command.endswith("--as boss")
+    refused = run("send", "shop", "--task", task_id(asked), "--answer", "yes")
+    assert refused.exit_code == 2
+    assert refused.output.count("\n") == 1
+    assert "approve" in refused.output
+    assert "yes by boss" in run(*shlex.split(command)).output
+
+
+def test_a_task_that_ended_badly_is_exit_code_1(run, sidecar):
+    """With its reason."""
+    done = run("send", "shop", "one", "--skill", "refuse")
+    assert done.exit_code == 1
+    assert "REJECTED  sold out" in done.output
+
+
+def test_json_is_the_a2a_object_and_nothing_else(run, sidecar):
+    """ProtoJSON of the task."""
+    done = run("send", "shop", "apples", "--skill", "buy", "--json")
+    task = json.loads(done.stdout)
+    assert task["status"]["state"] == "TASK_STATE_COMPLETED"
+    assert task["artifacts"][0]["parts"][0]["data"] == {"said": "1 apples"}
+
+
+def test_stream_shows_events_as_they_come_and_nothing_twice(run, sidecar):
+    """Over a broken connection, too; neither markup nor control characters in them have an effect."""
+    sidecar.cut = 2
+    done = run("stream", "shop", "news", "--skill", "tell")
+    assert done.exit_code == 0
+    assert done.output.count("report\n  all [bold]well[/bold] [31m\n") == 1
+    assert done.output.count("COMPLETED") == 1
+    assert "\x1b" not in done.output
+
+
+def test_stream_prints_one_json_object_per_event(run, sidecar):
+    """The task first, then its updates."""
+    done = run("stream", "shop", "news", "--skill", "tell", "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "task" in events[0]
+    assert json.dumps(events).count("TASK_STATE_COMPLETED") >= 1
+
+
+def test_stream_with_a_task_alone_watches_it(run, sidecar):
+    """As it is now, when nothing more will happen."""
+    sent = run("send", "shop", "one", "--skill", "refuse")
+    watched = run("stream", "shop", "--task", task_id(sent))
+    assert watched.exit_code == 1
+    assert "REJECTED  sold out" in watched.output
+
+
+def test_task_shows_one_or_lists_all(run, sidecar):
+    """Reading a task that ended badly is no failure."""
+    first = run("send", "shop", "first", "--skill", "buy")
+    second = run("send", "shop", "second", "--skill", "refuse")
+    shown = run("task", "shop", task_id(second), "--history", "1")
+    assert shown.exit_code == 0
+    assert "you    second" in shown.output
+    assert "REJECTED  sold out" in shown.output
+    listed = run("task", "shop").output.splitlines()
+    assert [line.split()[0] for line in listed] == [task_id(second), task_id(first)]
+    assert listed[0].endswith("second")
+    assert len(json.loads(run("task", "shop", "--json").stdout)["tasks"]) == 2
+    assert run("task", "shop", "--as", "guest").output == "no tasks yet\n"
+
+
+def test_cancel_ends_a_task(run, sidecar):
+    """Exit code 0; a second time there is nothing to cancel."""
+    asked = run("send", "shop", "one", "--skill", "choose")
+    done = run("cancel", "shop", task_id(asked))
+    assert done.exit_code == 0
+    assert done.output.startswith("CANCELED")
+    assert run("cancel", "shop", task_id(asked)).exit_code == 2
+
+
+def test_card_shows_who_signed_it_and_what_the_agent_can(run, sidecar, port):
+    """By app-id or URL; --json has the proof beside the card."""
+    shown = run("card", "shop")
+    assert shown.exit_code == 0
+    assert "verified: signed by Tests with the pinned key shop-1" in shown.output
+    assert "choose  Ask which one." in shown.output
+    assert "JSONRPC 1.0" in shown.output
+    by_url = json.loads(run("card", f"http://127.0.0.1:{port.getsockname()[1]}", "--json").stdout)
+    assert by_url["verified"]["kid"] == "shop-1"
+    assert by_url["card"]["name"] == "shop"
+
+
+def test_a_refused_card_is_one_line_and_exit_code_2(run, sidecar, project):
+    """Altered, unsigned, or by an unknown publisher."""
+    (project.local / "trust.json").write_text('{"publishers": {}}')
+    refused = run("card", "shop")
+    assert refused.exit_code == 2
+    assert refused.stderr.count("\n") == 1
+    assert "no key is pinned" in refused.stderr
+    assert json.loads(run("card", "shop", "--json").stdout)["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["send", "shop"], "nothing to say"),
+        (["send", "shop", "x", "--data", "{count: 2}"], "--data is not JSON"),
+        (["send", "shop", "x", "--file", "nowhere.csv"], "nowhere.csv can't be read"),
+        (["send", "shop", "x", "--skill", "fly"], "there is no skill 'fly'"),
+        (["send", "shop", "--answer", "A"], "--task ID"),
+        (["send", "shop", "x", "--answer", "A", "--task", "t"], "not both"),
+        (["send", "nobody", "x"], "no agent 'nobody'"),
+        (["send", "guarded", "x"], "access rules"),
+        (["send", "shop", "x", "--as", "ada"], "no key of 'ada'"),
+        (["send", "shop", "x", "--as", "guest", "--skill", "buy"], "agents/callers.yaml"),
+        (["task", "shop", "unknown"], "sidecard task AGENT"),
+        (["cancel", "shop", "unknown"], "sidecard task AGENT"),
+        (["stream", "shop"], "nothing to say"),
+        (["card", "http://127.0.0.1:1"], "No card from"),
+        (["card", "ftp://x"], "No card from"),
+        (["card", "nobody"], "no agent 'nobody'"),
+    ],
+)
+def test_what_can_not_be_done_is_one_line(run, sidecar, arguments, says):
+    """It says what to do; exit code 2, no traceback; with --json one object."""
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert says in json.loads(run(*arguments, "--json").stdout)["error"]
+
+
+def test_an_answer_to_a_task_that_asks_nothing_is_said_so(run, sidecar):
+    """Before anything is sent."""
+    done = run("send", "shop", "one", "--skill", "refuse")
+    refused = run("send", "shop", "--task", task_id(done), "--answer", "A")
+    assert refused.exit_code == 2
+    assert "REJECTED and asks nothing" in refused.stderr
+
+
+def test_a_system_that_is_down_says_how_to_start_it(run, port):
+    """In one line."""
+    port.close()
+    done = run("send", "shop", "x")
+    assert done.exit_code == 2
+    assert "make up" in done.stderr
+
+
+def test_the_trace_starts_at_the_user(project, sidecar):
+    """One span for the command, and every request it makes below that."""
+    with Collector() as collector:
+        command = [sys.executable, "-m", "sidecard.cli", "send", "shop", "apples", "--skill", "buy"]
+        environment = os.environ | collector.environment()
+        subprocess.run(command, cwd=project.root, env=environment, check=True, capture_output=True)
+        spans = collector.spans()
+    (root,) = (span for span in spans if not span.parent_id)
+    assert (root.service, root.name) == ("user", "sidecard send to shop")
+    assert {span.trace_id for span in spans} == {root.trace_id}
+    assert {span.parent_id for span in spans if span is not root} == {root.span_id}
