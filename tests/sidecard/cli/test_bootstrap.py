@@ -42,7 +42,7 @@ def test_secrets(project: Project) -> None:
     """An agent gets its signing key, its HMAC key and the callers' hashed keys; what is no agent gets nothing."""
     bootstrap.ensure(project)
     store = json.loads((project.local / "secrets.json").read_text())
-    assert sorted(store) == ["stub-agent", "trust"]
+    assert sorted(store) == ["database", "stub-agent", "trust"]
     own = store["stub-agent"]
     key = json.loads(own["signing-key"])
     assert (key["kty"], key["crv"], key["alg"]) == ("EC", "P-256", "ES256")

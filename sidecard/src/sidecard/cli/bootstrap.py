@@ -48,6 +48,19 @@ def ensure(project: Project) -> list[str]:
     return made
 
 
+def write_compose_env(project: Project) -> None:
+    """Writes `.sidecard/compose.env` for docker-compose.yml: once Sentry has made its CA, it says all that Compose needs."""
+    authority = project.local / "sentry" / "ca.crt"
+    password = _read_json(project.local / "secrets.json")["database"]["password"]
+    anchors = authority.read_text().strip().replace("\n", "\\n")
+    lines = (
+        f'DAPR_TRUST_ANCHORS="{anchors}"',
+        f"SIDECARD_USER={os.getuid()}:{os.getgid()}",
+        f"DATABASE_PASSWORD={password}",
+    )
+    _write(project.local / "compose.env", "\n".join(lines) + "\n")
+
+
 def _ensure_api_keys(project: Project, made: list[str]) -> dict[str, str]:
     """The hash of each caller's key with the caller's name: agents hold hashes, only the caller holds the key."""
     hashes = {}
@@ -85,6 +98,10 @@ def _ensure_secrets(project: Project, agents: list[App], api_keys: dict[str, str
         if not any(key["kid"] == public["kid"] for key in pinned):
             pinned.append({**public, "agents": [app.app_id]})
     store["trust"] = {"publishers": json.dumps(trust)}
+    if "database" not in store:  # for docker-compose.yml; on a laptop nothing reads it
+        password = secrets.token_urlsafe(24)
+        connection = f"host=postgresql user=sidecard password={password} dbname=state sslmode=disable"
+        store["database"] = {"connection-string": connection, "password": password}
     if json.dumps(store, sort_keys=True) != before:
         _write(path, json.dumps(store, indent=2))
         made.append(path.name)

@@ -100,6 +100,7 @@ class System:
         self._refuse_taken({self.sentry_ports[0]: "sentry", self.sentry_ports[1]: "sentry (health)"})
         with self.console.phase("sentry"):
             self._start_sentry(program)
+        bootstrap.write_compose_env(self.project)
 
     def _start_sentry(self, program: Path) -> None:
         folder = self.project.local / "sentry"
