@@ -23,9 +23,7 @@ def copy(tmp_path_factory):
     """A copy of the project with keys and data of its own; nothing of it may run afterwards."""
     project = Project(HERE).copy_to(tmp_path_factory.mktemp("readme"))
     yield project
-    left = [process.cmdline() for process in processes.marked(project.mark)]
-    subprocess.run(["make", "down"], cwd=project.root, check=True, capture_output=True)
-    assert left == []
+    subprocess.run([".venv/bin/sidecard", "down"], cwd=project.root, check=True, capture_output=True)
 
 
 def run(project, command, timeout=120):
@@ -70,3 +68,4 @@ def test_every_other_command_of_the_readme_works_in_its_order(copy):
         if command not in (DEMO, SELF):
             result = run(copy, command)
             assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
+    assert processes.marked(copy.mark) == []

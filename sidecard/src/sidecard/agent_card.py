@@ -51,7 +51,9 @@ def describe(agent: Agent, settings: Settings) -> AgentCard:
             ),
             "apiKey": SecurityScheme(
                 api_key_security_scheme=APIKeySecurityScheme(
-                    location="header", name=KEY_HEADER, description="Outside the mesh: a key that the agent's owner gave out."
+                    location="header",
+                    name=KEY_HEADER,
+                    description="Outside the mesh: a key that the agent's owner gave out.",
                 )
             ),
         },
@@ -66,23 +68,28 @@ def describe(agent: Agent, settings: Settings) -> AgentCard:
 
 
 def for_caller(card: AgentCard, agent: Agent, scopes: frozenset[str]) -> AgentCard:
-    """The card with only those skills that somebody with these scopes may invoke."""
+    """The card with only those skills, and their schemas, that somebody with these scopes may invoke."""
     own = AgentCard()
     own.CopyFrom(card)
     del own.skills[:]
     del own.signatures[:]
     own.skills.extend(skill for skill in card.skills if agent.skills[skill.id].scope in scopes)
+    own.capabilities.extensions[0].params.update({"skills": {s.id: _contract(agent.skills[s.id]) for s in own.skills}})
     return own
 
 
 def _interfaces(settings: Settings) -> list[AgentInterface]:
     base = settings.card_url
-    interfaces = [AgentInterface(url=base + JSONRPC_PATH, protocol_binding="JSONRPC", protocol_version=PROTOCOL_VERSION)]
+    interfaces = [
+        AgentInterface(url=base + JSONRPC_PATH, protocol_binding="JSONRPC", protocol_version=PROTOCOL_VERSION)
+    ]
     if settings.grpc_target:
         interfaces.append(
             AgentInterface(url=settings.grpc_target, protocol_binding="GRPC", protocol_version=PROTOCOL_VERSION)
         )
-    interfaces.append(AgentInterface(url=base + REST_PATH, protocol_binding="HTTP+JSON", protocol_version=PROTOCOL_VERSION))
+    interfaces.append(
+        AgentInterface(url=base + REST_PATH, protocol_binding="HTTP+JSON", protocol_version=PROTOCOL_VERSION)
+    )
     return interfaces
 
 

@@ -5,14 +5,16 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import httpx
 import uvicorn
+from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.server.routes import create_jsonrpc_routes, create_rest_routes
 from a2a.types import AgentCard
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
@@ -22,7 +24,7 @@ from sidecard.agent_card import JSONRPC_PATH, REST_PATH, describe, for_caller
 from sidecard.callers import Caller, Callers, CallersFile
 from sidecard.card import SignedCard, card_routes
 from sidecard.delegation import Mesh
-from sidecard.edge import CallerContextBuilder, Edge
+from sidecard.edge import CallerContextBuilder, Edge, not_routed
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable
 from sidecard.grpc_server import grpc_server
 from sidecard.refusals import Unavailable
@@ -174,17 +176,31 @@ def create_app(agent: Agent, settings: Settings, telemetry: Telemetry | None = N
     """The agent as an ASGI app: its card, its probes, JSON-RPC at /a2a and HTTP+JSON under /rest."""
     telemetry = telemetry or configure(agent.name, otlp_endpoint=settings.otlp_endpoint)
     service = Service(agent, settings, telemetry)
-    builder = CallerContextBuilder()
     app = FastAPI(lifespan=service.lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service
-    app.router.routes.extend(card_routes(service.signed_card))
     app.router.routes.extend([Route("/healthz", _alive), Route("/readyz", _ready)])
-    app.router.routes.extend(create_jsonrpc_routes(service.handler, rpc_url=JSONRPC_PATH, context_builder=builder))
-    rest = Starlette(routes=create_rest_routes(service.handler, context_builder=builder))
-    app.router.routes.append(Mount(REST_PATH, app=rest))
-    app.add_middleware(Edge, identify=service.identify, max_body_bytes=settings.max_body_bytes)
+    serve_on(app, service.handler, service.identify, service.signed_card, settings.max_body_bytes)
     telemetry.instrument_app(app)
     return app
+
+
+def serve_on(
+    app: FastAPI,
+    handler: RequestHandler,
+    identify: Callable[[Mapping[str, str]], Caller | None],
+    card: Callable[[], SignedCard | None],
+    max_body_bytes: int,
+) -> None:
+    """Put the card, both HTTP bindings and the door before them on an app."""
+    builder = CallerContextBuilder()
+    app.router.routes.extend(card_routes(card))
+    app.router.routes.extend(create_jsonrpc_routes(handler, rpc_url=JSONRPC_PATH, context_builder=builder))
+    rest = Starlette(
+        routes=create_rest_routes(handler, context_builder=builder), exception_handlers={HTTPException: not_routed}
+    )
+    rest.router.redirect_slashes = False
+    app.router.routes.append(Mount(REST_PATH, app=rest))
+    app.add_middleware(Edge, identify=identify, max_body_bytes=max_body_bytes)
 
 
 async def _alive(request: Request) -> JSONResponse:

@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -16,6 +16,15 @@ from sidecard.errors import ConfigurationError
 APP_ID_HEADER = "dapr-caller-app-id"
 TOKEN_HEADER = "dapr-api-token"  # noqa: S105 -- a header's name
 KEY_HEADER = "x-api-key"
+
+_CLAIMS = frozenset({APP_ID_HEADER, TOKEN_HEADER, KEY_HEADER})
+
+
+def claims(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What the headers of a request (names in lower case) say of its caller: nothing at all, when one comes twice."""
+    said = [(name, value) for name, value in headers if name in _CLAIMS]
+    unique = dict(said)
+    return unique if len(unique) == len(said) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,7 @@ class Callers:
         self._agent = agent
 
     def identify(self, headers: Mapping[str, str]) -> Caller | None:
-        """The caller behind a request's headers (lower case), or None.
+        """The caller behind a request's `claims`, or None.
 
         The app-id header is believed only together with the app API token, which only the own sidecar knows.
         """

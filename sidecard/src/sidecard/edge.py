@@ -1,54 +1,78 @@
 """The door: who may come in, and with what. Everything is refused here that the routes behind should never see."""
 
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
 
+from a2a.server.context import ServerCallContext
 from a2a.server.routes.common import DefaultServerCallContextBuilder
+from a2a.server.routes.jsonrpc_dispatcher import JsonRpcDispatcher
+from a2a.types import (
+    CancelTaskRequest,
+    GetTaskRequest,
+    ListTaskPushNotificationConfigsRequest,
+    ListTasksRequest,
+    SendMessageRequest,
+    SubscribeToTaskRequest,
+    TaskPushNotificationConfig,
+)
 from a2a.utils.constants import A2A_JSON_MEDIA_TYPE, AGENT_CARD_WELL_KNOWN_PATH
 from a2a.utils.error_handlers import build_rest_error_payload
 from a2a.utils.errors import (
+    JSON_RPC_ERROR_CODE_MAP,
     A2AError,
     ContentTypeNotSupportedError,
     InvalidParamsError,
     InvalidRequestError,
-    JSONParseError,
+    MethodNotFoundError,
     VersionNotSupportedError,
 )
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sidecard import shape
 from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, REST_PATH
-from sidecard.callers import Caller, CallerUser
-from sidecard.refusals import JSON_RPC_CODES, PayloadTooLarge, Unauthenticated
+from sidecard.callers import Caller, CallerUser, claims
+from sidecard.refusals import JSON_RPC_CODES, MethodNotAllowed, PayloadTooLarge, Unauthenticated
 from sidecard.sidecar import PROBES
+from sidecard.strict_json import read_json
 
-MAX_DEPTH = 64
-"""JSON nesting that a request may have; protobuf gives up at 100."""
 PUBLIC = PROBES | {AGENT_CARD_WELL_KNOWN_PATH}
-_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
-_SDK_CODES = {
-    ContentTypeNotSupportedError: -32005,
-    VersionNotSupportedError: -32009,
-    InvalidRequestError: -32600,
-    InvalidParamsError: -32602,
-    JSONParseError: -32700,
-}
+VERSION_PARAMETER = "A2A-Version"
+_VERSION = re.compile(re.escape(PROTOCOL_VERSION) + r"(\.[0-9]{1,9})?")
+_ENVELOPE = {"jsonrpc", "id", "method", "params"}
+_REST_REQUESTS = (
+    ("POST", re.compile(r"/message:(send|stream)"), SendMessageRequest),
+    ("POST", re.compile(r"/tasks/[^/]+/pushNotificationConfigs"), TaskPushNotificationConfig),
+    ("POST", re.compile(r"/tasks/[^/]+:cancel"), CancelTaskRequest),
+    ("POST", re.compile(r"/tasks/[^/]+:subscribe"), SubscribeToTaskRequest),
+    ("GET", re.compile(r"/tasks"), ListTasksRequest),
+    ("GET", re.compile(r"/tasks/[^/]+/pushNotificationConfigs"), ListTaskPushNotificationConfigsRequest),
+    ("GET", re.compile(r"/tasks/[^/]+"), GetTaskRequest),
+)
+_BODILESS = (CancelTaskRequest, SubscribeToTaskRequest)
 
 
 class Edge:
-    """ASGI middleware before all routes. It lets in
+    """ASGI middleware before all routes.
+
+    It lets in
 
     - anybody to the probes and the public card,
     - verified callers (through the own sidecar, or with a key) to the A2A bindings, with a body that is not larger than
-      `max_body_bytes`, valid UTF-8 JSON of bounded depth, a media type and an A2A version that are served.
+      `max_body_bytes`, JSON of bounded depth in the shape of its operation, a media type and an A2A version that are
+      served.
 
     Anything else gets an error in the words of the binding it came for, and no route sees it.
     """
 
-    def __init__(self, app: ASGIApp, *, identify: Callable[[Headers], Caller | None], max_body_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, identify: Callable[[Mapping[str, str]], Caller | None], max_body_bytes: int
+    ) -> None:
         self._app = app
         self._identify = identify
         self._max_body_bytes = max_body_bytes
@@ -63,32 +87,63 @@ class Edge:
             return
         path = scope["path"]
         if path != JSONRPC_PATH and not path.startswith(f"{REST_PATH}/"):
-            await JSONResponse({"error": f"Nothing is served at {path}."}, 404)(scope, receive, send)
+            await JSONResponse({"error": f"Nothing is served at {path[:100]}."}, 404)(scope, receive, send)
             return
         try:
-            await self._app(scope, await self._checked(scope, receive), send)
+            checked = await self._checked(scope, receive)
         except A2AError as error:
-            await refuse(path, error)(scope, receive, send)
+            await refuse(scope, error)(scope, receive, send)
+            return
+        await self._app(scope, checked, send)
 
     async def _checked(self, scope: Scope, receive: Receive) -> Receive:
         headers = Headers(scope=scope)
-        caller = self._identify(headers)
-        if caller is None:
+        scope["caller"] = self._identify(claims(headers.items()))
+        if scope["caller"] is None:
             raise Unauthenticated
-        scope["caller"] = caller
-        check_version(headers.get("a2a-version", ""))
+        if scope["path"] == JSONRPC_PATH:
+            return await self._checked_jsonrpc(scope, headers, receive)
+        return await self._checked_rest(scope, headers, receive)
+
+    async def _checked_jsonrpc(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         if scope["method"] != "POST":
-            return receive
-        _check_media_type(headers.get("content-type", ""), rest=scope["path"] != JSONRPC_PATH)
+            raise MethodNotAllowed("JSON-RPC is served by POST")
         body = await self._read(headers, receive)
-        if body or scope["path"] == JSONRPC_PATH:
-            _check_json(body)
+        _check_media_type(headers.get("content-type", ""), {"application/json"})
+        request = read_json(body)
+        if isinstance(request, dict) and isinstance(request.get("id"), str | int):
+            scope["a2a_request_id"] = request["id"]
+        _settle_version(scope, headers)
+        _check_envelope(request)
+        return _replay(body, receive)
+
+    async def _checked_rest(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+        query = _query(scope)
+        _settle_version(scope, headers)
+        expected = _rest_request(scope["method"], scope["path"])
+        if expected is None:
+            return receive
+        if scope["method"] == "GET":
+            shape.check_query(query, expected)
+            scope["a2a_tenant"] = query.get("tenant", "")
+            return receive
+        body = await self._read(headers, receive)
+        request: Any = {}
+        if body or expected not in _BODILESS:
+            _check_media_type(headers.get("content-type", ""), {"application/json", A2A_JSON_MEDIA_TYPE})
+            request = read_json(body)
+            shape.check(request, expected)
+        scope["a2a_tenant"] = request.get("tenant") or query.get("tenant", "")
         return _replay(body, receive)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
-        too_large = PayloadTooLarge(f"The request is larger than {self._max_body_bytes} bytes, which is this agent's limit")
+        too_large = PayloadTooLarge(
+            f"The request is larger than {self._max_body_bytes} bytes, which is this agent's limit"
+        )
         announced = headers.get("content-length", "0")
-        if not announced.isdecimal() or int(announced) > self._max_body_bytes:
+        if not announced.isascii() or not announced.isdigit():
+            raise InvalidRequestError("Content-Length is not a number")
+        if len(announced) > len(str(self._max_body_bytes)) or int(announced) > self._max_body_bytes:
             raise too_large
         if headers.get("content-encoding", "identity") != "identity":
             raise ContentTypeNotSupportedError("Compressed requests are not taken; send the body as it is")
@@ -106,73 +161,107 @@ class Edge:
 
 
 class CallerContextBuilder(DefaultServerCallContextBuilder):
-    """Hands the verified caller on to the SDK's routes."""
+    """Hands the verified caller on to the SDK's routes, and the tenant of a request that has it not in its path."""
+
+    def build(self, request: Request) -> ServerCallContext:
+        """The context of a call that the edge has let in."""
+        context = super().build(request)
+        context.tenant = request.scope.get("a2a_tenant", "")
+        return context
 
     def build_user(self, request: Request) -> CallerUser:
         """The caller that the edge has let in."""
         return CallerUser(request.scope["caller"])
 
 
-def refuse(path: str, error: A2AError) -> Response:
-    """An error in the words of the binding at this path."""
+def refuse(scope: Scope, error: A2AError, headers: Mapping[str, str] | None = None) -> Response:
+    """An error in the words of the binding that a request came for."""
     payload = build_rest_error_payload(error)
     status = payload["error"]["code"]
-    if path != JSONRPC_PATH:
-        return JSONResponse(payload, status)
-    code = JSON_RPC_CODES.get(type(error)) or _SDK_CODES.get(type(error), -32603)
+    headers = {"Allow": "POST"} if isinstance(error, MethodNotAllowed) and headers is None else headers
+    if scope["path"] != JSONRPC_PATH:
+        return JSONResponse(payload, status, headers)
+    answer = {
+        "code": JSON_RPC_ERROR_CODE_MAP[type(error)],
+        "message": error.message,
+        "data": payload["error"]["details"],
+    }
     # JSON-RPC errors come with 200, but for what a proxy or a client library should act on by itself.
     http_status = status if type(error) in JSON_RPC_CODES else 200
-    return JSONResponse(
-        {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": error.message, "data": payload["error"]["details"]}},
-        http_status,
-    )
+    return JSONResponse({"jsonrpc": "2.0", "id": scope.get("a2a_request_id"), "error": answer}, http_status, headers)
+
+
+def not_routed(request: Request, error: Exception) -> Response:
+    """Exception handler of the HTTP+JSON routes: a path or method that none of them has."""
+    assert isinstance(error, HTTPException)  # noqa: S101 -- what it is registered for
+    if error.status_code == 405:  # noqa: PLR2004
+        return refuse(request.scope, MethodNotAllowed(), error.headers or {})
+    return refuse(request.scope, MethodNotFoundError("A2A has no such operation; see A2A 1.0 §11.3 for the paths"))
 
 
 def check_version(version: str) -> None:
     """Raises VersionNotSupportedError. No version at all means 0.3 (A2A 1.0 §3.6.2)."""
-    if version.split(".")[:2] != PROTOCOL_VERSION.split("."):
+    if not _VERSION.fullmatch(version):
         shown = repr(version[:20]) if version else "0.3 (none was sent)"
         raise VersionNotSupportedError(f"A2A-Version {shown} is not served here; send A2A-Version: {PROTOCOL_VERSION}")
 
 
-def _check_media_type(content_type: str, *, rest: bool) -> None:
+def _check_media_type(content_type: str, allowed: set[str]) -> None:
     media_type, _, parameters = content_type.lower().partition(";")
-    allowed = {"application/json", A2A_JSON_MEDIA_TYPE} if rest else {"application/json"}
     if media_type.strip() not in allowed:
-        raise ContentTypeNotSupportedError(f"Send {' or '.join(sorted(allowed))}, not {media_type.strip() or 'nothing'!r}")
+        raise ContentTypeNotSupportedError(
+            f"Send {' or '.join(sorted(allowed))}, not {media_type.strip()[:50] or 'nothing'!r}"
+        )
     charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters)
     if charset and charset[1] != "utf-8":
         raise ContentTypeNotSupportedError("JSON is sent in UTF-8")
 
 
-def _check_json(body: bytes) -> None:
-    """Raises JSONParseError for what the routes would stumble over: bad UTF-8, bad or deeply nested JSON."""
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
-        raise JSONParseError(f"The JSON is nested more than {MAX_DEPTH} deep")
-    try:
-        json.loads(body.decode("utf-8"), parse_constant=_no_constant)
-    except UnicodeDecodeError:
-        raise JSONParseError("The body is not valid UTF-8") from None
-    except ValueError as error:
-        raise JSONParseError(f"The body is not valid JSON: {str(error)[:100]}") from None
+def _settle_version(scope: Scope, headers: Headers) -> None:
+    """Check the version, and put it where the routes look for it: it may come as a query parameter (§3.6.1)."""
+    version = headers.get("a2a-version", "")
+    if not version and (version := _query(scope).get(VERSION_PARAMETER, "")):
+        scope["headers"] = [*scope["headers"], (b"a2a-version", version.encode("latin-1", "replace"))]
+    check_version(version)
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _query(scope: Scope) -> dict[str, str]:
+    """The query parameters; the last of a name counts, as for the routes."""
+    return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
 
 
-def _depth(body: bytes) -> int:
-    deepest = depth = 0
-    for match in _BRACKET.finditer(body):
-        first = match[0][:1]
-        if first in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-            if deepest > MAX_DEPTH:
-                break
-        elif first in b"]}":
-            depth -= 1
-    return deepest
+def _check_envelope(request: object) -> None:
+    """Raises InvalidRequestError, MethodNotFoundError or InvalidParamsError (§9.5)."""
+    if isinstance(request, list):
+        raise InvalidRequestError("Batches are not served; send one request at a time")
+    if not isinstance(request, dict):
+        raise InvalidRequestError("A JSON-RPC request is an object")
+    if request.get("jsonrpc") != "2.0":
+        raise InvalidRequestError('jsonrpc must be "2.0"')
+    number = request.get("id")
+    if isinstance(number, bool) or not isinstance(number, str | int | None):
+        raise InvalidRequestError("id must be a string, an integer or null")
+    method = request.get("method")
+    if not isinstance(method, str):
+        raise InvalidRequestError("method must be a string")
+    if request.keys() - _ENVELOPE:
+        raise InvalidRequestError(f"A JSON-RPC request has no members but {', '.join(sorted(_ENVELOPE))}")
+    if method not in JsonRpcDispatcher.METHOD_TO_MODEL:
+        raise MethodNotFoundError(f"There is no such method; there are {', '.join(JsonRpcDispatcher.METHOD_TO_MODEL)}")
+    if not isinstance(request.get("params", {}), dict):
+        raise InvalidParamsError("params must be an object")
+    shape.check(request.get("params", {}), JsonRpcDispatcher.METHOD_TO_MODEL[method])
+
+
+def _rest_request(method: str, path: str) -> type[Any] | None:
+    """What a request on this path must be; the path may begin with a tenant."""
+    path = path.removeprefix(REST_PATH)
+    without_tenant = "/" + path[1:].partition("/")[2]
+    for candidate in (path, without_tenant):
+        for verb, pattern, request in _REST_REQUESTS:
+            if verb == method.replace("HEAD", "GET") and pattern.fullmatch(candidate):
+                return request
+    return None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

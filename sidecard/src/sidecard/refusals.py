@@ -5,10 +5,26 @@ A2A reserves the JSON-RPC codes from -32001 to -32099, so ours lie outside and e
 
 import grpc
 import grpc.aio
+from a2a.server.context import ServerCallContext
 from a2a.server.jsonrpc_models import JSONRPCError
 from a2a.server.request_handlers.grpc_handler import GrpcHandler
 from a2a.server.request_handlers.response_helpers import EXCEPTION_MAP
-from a2a.utils.errors import A2A_ERROR_MAPPING, A2A_ERROR_REASONS, JSON_RPC_ERROR_CODE_MAP, A2AError, ErrorMapping
+from a2a.utils.error_handlers import A2A_DOMAIN
+from a2a.utils.errors import (
+    A2A_ERROR_MAPPING,
+    A2A_ERROR_REASONS,
+    JSON_RPC_ERROR_CODE_MAP,
+    A2AError,
+    ErrorMapping,
+    InvalidRequestError,
+    JSONParseError,
+)
+from a2a.utils.grpc_status import status_to_grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
 
 
 class Unauthenticated(A2AError):
@@ -21,6 +37,12 @@ class Forbidden(A2AError):
     """Somebody we know, who may not do this."""
 
     message = "You may not do this"
+
+
+class MethodNotAllowed(A2AError):
+    """The path is served, but not with this HTTP method."""
+
+    message = "This HTTP method is not served here"
 
 
 class PayloadTooLarge(A2AError):
@@ -38,6 +60,7 @@ class Unavailable(A2AError):
 JSON_RPC_CODES: dict[type[A2AError], int] = {
     Unauthenticated: -31401,
     Forbidden: -31403,
+    MethodNotAllowed: -31405,
     PayloadTooLarge: -31413,
     Unavailable: -31503,
 }
@@ -46,8 +69,10 @@ UNAVAILABLE_CODE = JSON_RPC_CODES[Unavailable]
 _MAPPINGS: dict[type[A2AError], ErrorMapping] = {
     Unauthenticated: ErrorMapping(401, "UNAUTHENTICATED", "UNAUTHENTICATED"),
     Forbidden: ErrorMapping(403, "PERMISSION_DENIED", "FORBIDDEN"),
+    MethodNotAllowed: ErrorMapping(405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED"),
     PayloadTooLarge: ErrorMapping(413, "RESOURCE_EXHAUSTED", "PAYLOAD_TOO_LARGE"),
     Unavailable: ErrorMapping(503, "UNAVAILABLE", "UNAVAILABLE"),
+    JSONParseError: ErrorMapping(400, "INVALID_ARGUMENT", "JSON_PARSE"),  # the SDK has it for JSON-RPC only
 }
 
 # The SDK's routes look an error up in these tables; an unknown one would become "internal error".
@@ -58,12 +83,26 @@ A2A_ERROR_REASONS.update({error: mapping.reason for error, mapping in _MAPPINGS.
 
 
 class GrpcErrors(GrpcHandler):
-    """The SDK's gRPC service, which also knows our errors."""
+    """The SDK's gRPC service, which also knows our errors, and a request that could not be read."""
+
+    def _build_call_context(
+        self,
+        context: grpc.aio.ServicerContext,  # type: ignore[type-arg]
+        request: Message | None,
+    ) -> ServerCallContext:
+        server_context = super()._build_call_context(context, request or Empty())
+        if request is None:
+            raise InvalidRequestError("The request is no message that this method takes, or nested too deep")
+        return server_context
 
     async def abort_context(self, error: A2AError, context: grpc.aio.ServicerContext) -> None:  # type: ignore[type-arg]
-        """End a call with the status that stands for the error."""
+        """End a call with the status that stands for the error, its reason among the details (§10.6)."""
         mapping = _MAPPINGS.get(type(error))
         if mapping is None:
             await super().abort_context(error, context)
             return
-        await context.abort(grpc.StatusCode[mapping.grpc_status], error.message)
+        code = grpc.StatusCode[mapping.grpc_status]
+        detail = Any()
+        detail.Pack(ErrorInfo(reason=mapping.reason, domain=A2A_DOMAIN))
+        rich = status_to_grpc(Status(code=code.value[0], message=error.message, details=[detail]))
+        await context.abort(code, error.message, tuple(rich.trailing_metadata))

@@ -1,27 +1,42 @@
-"""Fakes for the tests of pure code: a store that decides as a Dapr state store does, and agents that answer as told.
+"""For tests without Dapr: a store that decides as Dapr's do, agents that answer as told, an agent served in-process.
 
-from sidecard.testing import FakeAgents, MemoryStore, started
+from sidecard.testing import FakeAgents, MemoryStore, served, started
 """
 
 import asyncio
 import contextlib
+import hashlib
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from a2a.types import Message, Role, TaskState, TaskStatus
+import grpc.aio
+import httpx
+from a2a.client import Client, ClientCallContext, ClientConfig, ClientFactory
+from a2a.client.interceptors import AfterArgs, BeforeArgs, ClientCallInterceptor
+from a2a.types import AgentCard, Message, Role, TaskState, TaskStatus
 from a2a.types import Task as A2ATask
+from fastapi import FastAPI
 
 from sidecard.agent import Agent
-from sidecard.callers import Caller
+from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, describe, for_caller
+from sidecard.app import serve_on
+from sidecard.callers import KEY_HEADER, Caller, Callers, CallersFile
 from sidecard.errors import AgentUnavailable, StoreUnavailable, TaskConflict
+from sidecard.grpc_server import grpc_server
+from sidecard.settings import Settings
 from sidecard.tasks import binding
 from sidecard.tasks.engine import Engine
+from sidecard.tasks.handler import DurableRequestHandler
+from sidecard.telemetry import Telemetry
 
 KEY = b"only for tests"
+APP_TOKEN = "the app's token in tests"  # noqa: S105 -- no secret
 
 
 class MemoryStore:
-    """A transactional state store in memory. Set `down` to make it answer nothing, `lose_answers` to lose its answers."""
+    """A transactional state store in memory. `down` makes it answer nothing, `lose_answers` lose its answers."""
 
     def __init__(self) -> None:
         self.data: dict[str, bytes] = {}
@@ -60,17 +75,23 @@ class MemoryStore:
 
 @dataclass
 class FakeAgents:
-    """Other agents: `answers` holds, per agent, what becomes of each message in turn, a Task or an error to raise."""
+    """Other agents: `answers` holds, per agent, what becomes of each message in turn, a Task or an error to raise.
+
+    A message that is sent again, under its messageId, has what became of it before.
+    """
 
     answers: dict[str, list[A2ATask | AgentUnavailable]] = field(default_factory=dict)
     sent: list[tuple[str, Message]] = field(default_factory=list)
     canceled: list[tuple[str, str]] = field(default_factory=list)
     hold: asyncio.Event | None = None
+    _given: dict[str, A2ATask | AgentUnavailable] = field(default_factory=dict)
 
     async def follow(self, agent: str, message: Message, tenant: str, accepted: Callable[[str], None]) -> A2ATask:
         """See tasks.engine.Delegator."""
         self.sent.append((agent, message))
-        answer = self.answers[agent].pop(0)
+        if message.message_id not in self._given:
+            self._given[message.message_id] = self.answers[agent].pop(0)
+        answer = self._given[message.message_id]
         if isinstance(answer, AgentUnavailable):
             raise answer
         accepted(answer.id)
@@ -110,11 +131,109 @@ def caller(agent: Agent, name: str = "ada", *scopes: str) -> Caller:
 @contextlib.asynccontextmanager
 async def started(agent: Agent, store: MemoryStore, agents: FakeAgents | None = None) -> AsyncIterator[Engine]:
     """An engine of this agent on a store; leaving the block is like stopping the process."""
-    engine = Engine(
-        agent, store, task_id_key=KEY, delegator=agents or FakeAgents(), scopes_of=lambda _: agent.scopes
-    )
+    engine = Engine(agent, store, task_id_key=KEY, delegator=agents or FakeAgents(), scopes_of=lambda _: agent.scopes)
     await engine.start()
     try:
         yield engine
     finally:
         await engine.stop()
+
+
+Binding = Literal["JSONRPC", "HTTP+JSON", "GRPC"]
+
+
+@dataclass
+class Served:
+    """An agent over all its bindings: `app` for HTTP, a real server at `grpc_target`, its `engine` to look behind."""
+
+    agent: Agent
+    engine: Engine
+    app: FastAPI
+    card: AgentCard
+    grpc_target: str
+    stack: contextlib.AsyncExitStack
+
+    def http(self, caller: str = "", **headers: str) -> httpx.AsyncClient:
+        """An httpx client whose requests this caller makes, with its key; nobody, when it is "". Streams come whole."""
+        sent = {"A2A-Version": PROTOCOL_VERSION} | ({KEY_HEADER: key_of(caller)} if caller else {}) | headers
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        return httpx.AsyncClient(
+            transport=transport, base_url=self.card.supported_interfaces[0].url.removesuffix(JSONRPC_PATH), headers=sent
+        )
+
+    def client(self, binding: Binding, caller: str, *, streaming: bool = False) -> Client:
+        """The A2A SDK's client for one binding; its `send_message` streams when told to."""
+        card = AgentCard()
+        card.CopyFrom(self.card)
+        del card.supported_interfaces[:]
+        card.supported_interfaces.extend(i for i in self.card.supported_interfaces if i.protocol_binding == binding)
+        config = ClientConfig(
+            httpx_client=self.http(),
+            grpc_channel_factory=grpc.aio.insecure_channel,
+            supported_protocol_bindings=[binding],
+            streaming=streaming,
+        )
+        client = ClientFactory(config).create(card, [_WithKey(caller)])
+        self.stack.push_async_callback(client.close)
+        return client
+
+
+class _WithKey(ClientCallInterceptor):
+    """Sends a caller's key with every call, whatever the binding."""
+
+    def __init__(self, caller: str) -> None:
+        self._caller = caller
+
+    async def before(self, args: BeforeArgs) -> None:
+        context = args.context = args.context or ClientCallContext()
+        context.service_parameters = {**(context.service_parameters or {}), KEY_HEADER: key_of(self._caller)}
+
+    async def after(self, args: AfterArgs) -> None:
+        pass
+
+
+def key_of(caller: str) -> str:
+    """The API key of a caller of a served agent."""
+    return f"{caller}'s key"
+
+
+@contextlib.asynccontextmanager
+async def served(
+    agent: Agent,
+    store: MemoryStore,
+    callers: Mapping[str, Mapping[str, object]],
+    agents: FakeAgents | None = None,
+    *,
+    max_body_bytes: int = 4_194_304,
+) -> AsyncIterator[Served]:
+    """Serve an agent in this process. `callers` is what agents/callers.yaml has under that name.
+
+    Callers with `api_key` hold `key_of(name)`; what comes with APP_TOKEN comes through the own sidecar.
+    """
+    file = CallersFile.model_validate({"callers": callers})
+    keys = {hashlib.sha256(key_of(name).encode()).hexdigest(): name for name in callers}
+    known = Callers(agent.name, file, app_token=APP_TOKEN, api_keys=keys)
+    settings = Settings(app_id=agent.name, grpc_port=_free_port(), max_body_bytes=max_body_bytes)
+    card = describe(agent, settings)
+    async with contextlib.AsyncExitStack() as stack:
+        engine = Engine(agent, store, task_id_key=KEY, delegator=agents or FakeAgents(), scopes_of=known.scopes_of)
+        await engine.start()
+        stack.push_async_callback(engine.stop)
+        handler = DurableRequestHandler(
+            lambda: engine,
+            scopes_of=known.scopes_of,
+            extended_card=lambda caller: for_caller(card, agent, caller.scopes),
+        )
+        app = FastAPI(openapi_url=None)
+        serve_on(app, handler, known.identify, lambda: None, max_body_bytes)
+        server = grpc_server(handler, settings, Telemetry(), known.identify)
+        await server.start()
+        stack.push_async_callback(server.stop, 0)
+        yield Served(agent, engine, app, card, settings.grpc_target or "", stack)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,125 +1,23 @@
 """The engine over a store in memory: what is stored, what is told, what a restart takes up."""
 
 import asyncio
+from datetime import date
+from decimal import Decimal
 
 import pytest
 from a2a.types import TaskState
 from pydantic import BaseModel
-from sidecard.errors import AgentUnavailable
+from sidecard.errors import AgentUnavailable, ConfigurationError
+from sidecard.tasks import follower
+from sidecard.tasks.context import StepFailed
 from sidecard.tasks.engine import DifferentMessage, Engine
 from sidecard.tasks.live import TaskEnded
-from sidecard.testing import FakeAgents, MemoryStore, caller, ended, message, started
+from sidecard.testing import FakeAgents, MemoryStore, caller, ended, started
 
-from sidecard import Agent, Task
+from sidecard import Task
+from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, said, send, settled, until
 
 S = TaskState
-
-
-class Order(BaseModel):
-    """What the test skills take."""
-
-    what: str
-    count: int = 1
-
-
-class Receipt(BaseModel):
-    """What they give."""
-
-    said: str
-
-
-class Shop:
-    """An agent whose skills count what they do."""
-
-    def __init__(self) -> None:
-        self.agent = Agent(name="shop", version="1", description="Sells.", publisher="Tests", asks=("approve",))
-        self.effects = 0
-        self.runs = 0
-        self.gate = asyncio.Event()
-        agent = self.agent
-
-        @agent.skill(scope="look", idempotent=True)
-        async def look(order: Order, task: Task) -> Receipt:
-            """Look."""
-            self.runs += 1
-            return Receipt(said=f"{order.count} {order.what}")
-
-        @agent.skill(scope="buy", idempotent=False)
-        async def buy(order: Order, task: Task) -> Receipt:
-            """Buy, once."""
-
-            async def pay() -> str:
-                self.effects += 1
-                return "paid"
-
-            return Receipt(said=await task.once("pay", pay))
-
-        @agent.skill(scope="choose", idempotent=False)
-        async def choose(order: Order, task: Task) -> Receipt:
-            """Ask which one."""
-            self.runs += 1
-            await task.progress("thinking")
-            moment = await task.now()
-            answer = await task.ask("Which colour?", options={"r": "red", "g": "green"})
-            assert await task.step("time", asyncio.sleep, 0, moment.isoformat()) == moment.isoformat()
-            return Receipt(said=f"{answer.choice} by {answer.by}")
-
-        @agent.skill(scope="through", idempotent=False)
-        async def through(order: Order, task: Task) -> Receipt:
-            """Have another agent do it."""
-            self.runs += 1
-            done = await task.delegate("maker", "make", order, output=Receipt)
-            return Receipt(said=f"made: {done.said}")
-
-        @agent.skill(scope="both", idempotent=False)
-        async def both(order: Order, task: Task) -> Receipt:
-            """Have two others do it side by side."""
-            async with task.group() as group:
-                one = group.start(task.delegate("maker", "make", order, output=Receipt))
-                two = group.start(task.delegate("tester", "test", order, output=Receipt))
-            return Receipt(said=f"{one.result().said} and {two.result().said}")
-
-        @agent.skill(scope="slow", idempotent=False)
-        async def slow(order: Order, task: Task) -> Receipt:
-            """Wait for the gate."""
-            self.runs += 1
-            await self.gate.wait()
-            return Receipt(said="at last")
-
-        @agent.skill(scope="broken", idempotent=False)
-        async def broken(order: Order, task: Task) -> Receipt:
-            """Fail."""
-            raise RuntimeError("secret detail")
-
-        @agent.skill(scope="picky", idempotent=True)
-        async def picky(order: Order, task: Task) -> Receipt:
-            """Refuse."""
-            task.reject("not today")
-            raise AssertionError
-
-    def skill(self, name: str):
-        return self.agent.skills[name]
-
-
-async def send(engine: Engine, shop: Shop, skill: str, message_id: str = "m1", data: object = None, text: str = ""):
-    data = {"what": "hat"} if data is None and not text else data
-    sent = message(text, message_id, data=data)
-    return await engine.create(caller(shop.agent), "", shop.skill(skill), sent)
-
-
-async def settled(engine: Engine, task_id: str):
-    async with engine.borrow(task_id) as live:
-        await asyncio.wait_for(live.settled(), 5)
-        return live.folded.public()
-
-
-async def answer(engine: Engine, shop: Shop, task_id: str, text: str, message_id: str = "a1"):
-    async with engine.borrow(task_id) as live:
-        await engine.answer(live, caller(shop.agent), message(text, message_id, task_id=task_id))
-
-
-def said(task) -> str:
-    return task.artifacts[-1].parts[0].data.struct_value["said"]
 
 
 async def test_a_short_idempotent_task_costs_one_write():
@@ -244,8 +142,7 @@ async def test_a_run_that_was_cut_short_runs_again_over_its_steps():
     async with started(shop.agent, store) as engine:
         task_id = await send(engine, shop, "slow")
         assert engine.journal.todo.all() == [task_id]
-        while not shop.runs:
-            await asyncio.sleep(0)
+        await until(lambda: shop.runs)
     shop.gate.set()
     async with started(shop.agent, store) as engine:
         assert said(await settled(engine, task_id)) == "at last"
@@ -271,8 +168,7 @@ async def test_an_effect_with_unknown_outcome_ends_the_task_and_is_not_repeated(
 
     async with started(shop.agent, store) as engine:
         task_id = await send(engine, shop, "hang_on")
-        while not shop.effects:
-            await asyncio.sleep(0)
+        await until(lambda: shop.effects)
     async with started(shop.agent, store) as engine:
         task = await settled(engine, task_id)
     assert task.status.state == S.TASK_STATE_FAILED
@@ -296,8 +192,7 @@ async def test_a_delegation_is_followed_again_after_a_restart_under_the_same_mes
     agents = FakeAgents({"maker": [ended("t9", Receipt(said="a hat"))] * 2}, hold=asyncio.Event())
     async with started(shop.agent, store, agents) as engine:
         task_id = await send(engine, shop, "through")
-        while not agents.sent:
-            await asyncio.sleep(0)
+        await until(lambda: agents.sent)
     agents.hold.set()
     async with started(shop.agent, store, agents) as engine:
         assert said(await settled(engine, task_id)) == "made: a hat"
@@ -330,8 +225,7 @@ async def test_branches_work_side_by_side_and_wait_together():
     )
     async with started(shop.agent, store, agents) as engine:
         task_id = await send(engine, shop, "both")
-        while len(agents.sent) < 2:
-            await asyncio.sleep(0)
+        await until(lambda: len(agents.sent) == 2)
         agents.hold.set()
         assert said(await settled(engine, task_id)) == "made and tested"
 
@@ -362,8 +256,7 @@ async def test_cancel_stops_the_run_and_reaches_the_child():
     agents = FakeAgents({"maker": [ended("t9")]}, hold=asyncio.Event())
     async with started(shop.agent, store, agents) as engine:
         task_id = await send(engine, shop, "through")
-        while not agents.sent:
-            await asyncio.sleep(0)
+        await until(lambda: agents.sent)
         async with engine.borrow(task_id) as live:
             await asyncio.wait_for(engine.cancel(live, caller(shop.agent)), 5)
             assert live.folded.state == S.TASK_STATE_CANCELED
@@ -445,8 +338,6 @@ async def test_followers_get_the_task_and_then_every_event_in_order():
 
 async def test_another_task_id_key_refuses_to_start():
     """With another key no repeated message would be recognised, so the engine does not start."""
-    from sidecard.errors import ConfigurationError
-
     shop, store = Shop(), MemoryStore()
     async with started(shop.agent, store):
         pass
@@ -474,7 +365,123 @@ async def test_a_changed_skill_stops_its_task_instead_of_ending_it(caplog):
     async with started(changed.agent, store) as engine:
         await answer(engine, changed, task_id, "red")
         async with engine.borrow(task_id) as live:
-            while live.run:
-                await asyncio.sleep(0)
+            await until(lambda: not live.run)
             assert live.folded.state == S.TASK_STATE_WORKING
     assert "stopped where it is" in caplog.text
+
+
+class Fare(BaseModel):
+    """What a step may return."""
+
+    day: date
+    price: Decimal
+    seats: set[str]
+
+
+async def test_a_step_returns_the_same_types_whenever_the_skill_runs():
+    """Models, dates, decimals, sets, tuples and bytes come back from the log as they were at first."""
+    shop, store, seen = Shop(), MemoryStore(), []
+
+    async def fare() -> Fare:
+        return Fare(day=date(2027, 3, 3), price=Decimal("180.10"), seats={"1A", "2B"})
+
+    async def pair() -> tuple[int, bytes]:
+        return 2**70, b"abc"
+
+    async def plain():
+        return {"a": (1, None)}
+
+    @shop.agent.skill(scope="types", idempotent=False)
+    async def types(order: Order, task: Task) -> Receipt:
+        """Keep what steps return."""
+        results = [await task.step("fare", fare), await task.once("pair", pair), await task.step("plain", plain)]
+        seen.append([*results, (await task.random()).random()])
+        return Receipt(said=(await task.ask("Well?")).text)
+
+    async with started(shop.agent, store) as engine:
+        task_id = await send(engine, shop, "types")
+        await settled(engine, task_id)
+        await idle(engine)
+        await answer(engine, shop, task_id, "yes")
+        assert said(await settled(engine, task_id)) == "yes"
+    first, second = seen
+    assert first == second
+    assert first[:3] == [await fare(), (2**70, b"abc"), {"a": [1, None]}]
+
+
+async def test_what_a_step_raised_is_raised_again(caplog):
+    """A failure is an outcome: recorded, the same for every later run, without the details of the unforeseen."""
+    shop, store, seen = Shop(), MemoryStore(), []
+
+    async def pay() -> None:
+        shop.effects += 1
+        raise ValueError("secret detail")
+
+    async def look_up() -> None:
+        shop.effects += 1
+        raise AgentUnavailable("the register is down: start it")
+
+    @shop.agent.skill(scope="fails", idempotent=False)
+    async def fails(order: Order, task: Task) -> Receipt:
+        """Go on after failures."""
+        for step in (task.once("pay", pay), task.step("look up", look_up)):
+            try:
+                await step
+            except StepFailed as failure:
+                seen.append(str(failure))
+        return Receipt(said=(await task.ask("Well?")).text)
+
+    async with started(shop.agent, store) as engine:
+        task_id = await send(engine, shop, "fails")
+        await settled(engine, task_id)
+        await idle(engine)
+        await answer(engine, shop, task_id, "yes")
+        assert said(await settled(engine, task_id)) == "yes"
+    assert seen[:2] == seen[2:]
+    assert "pay failed unexpectedly" in seen[0]
+    assert "secret detail" not in seen[0]
+    assert seen[1] == "the register is down: start it"
+    assert shop.effects == 2
+    assert "secret detail" in caplog.text
+
+
+async def test_what_does_not_fit_into_a_task_is_refused_to_the_skill_alone():
+    """The store is never sent more than it takes, so that one task's size is no other task's trouble."""
+    shop, store = Shop(), MemoryStore()
+
+    @shop.agent.skill(scope="huge", idempotent=False)
+    async def huge(order: Order, task: Task) -> str:
+        """Give out far too much."""
+        return "x" * 9_000_000
+
+    async with started(shop.agent, store) as engine:
+        task = await settled(engine, await send(engine, shop, "huge"))
+        assert task.status.state == S.TASK_STATE_FAILED
+        assert "use a URL" in task.status.message.parts[0].text
+
+
+async def test_a_follower_that_does_not_read_is_cut_and_others_are_not(monkeypatch):
+    """Its stream ends early, without a terminal event; whoever reads gets everything."""
+    monkeypatch.setattr(follower, "MOST_EVENTS", 50)
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store) as engine:
+        task_id = await send(engine, shop, "slow")
+        async with engine.borrow(task_id) as live:
+            slow, fast = live.follow(), live.follow()
+            await anext(slow)
+            await anext(fast)
+            for number in range(200):
+                live.append(live.status(S.TASK_STATE_WORKING))
+                await live.stored()
+                while number % 10 == 0 and live._followers and number < 199:
+                    got = await asyncio.wait_for(anext(fast), 1)
+                    if got.status.timestamp.ToMilliseconds() == live._last_status:
+                        break
+            shop.gate.set()
+            await live.settled()
+            left = [event async for event in slow]
+            rest = [event async for event in fast]
+        assert len(left) == 50
+        assert left[-1].status.state == S.TASK_STATE_WORKING
+        assert rest[-1].status.state == S.TASK_STATE_COMPLETED
+        await idle(engine)

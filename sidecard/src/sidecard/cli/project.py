@@ -142,6 +142,7 @@ class Project:
         unshared = shutil.ignore_patterns(".*", "bin", "data", "__pycache__", "*.egg-info", "node_modules")
         shutil.copytree(self.root, target, ignore=unshared, dirs_exist_ok=True)
         shutil.copytree(self.root / "runtime" / ".dapr", target / "runtime" / ".dapr", dirs_exist_ok=True)
+        shutil.copy2(self.root / ".gitignore", target)
         (target / ".venv").symlink_to(self.root / ".venv")
         (target / "runtime" / "bin").symlink_to(self.programs)
         return type(self)(target)

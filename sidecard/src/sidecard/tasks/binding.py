@@ -60,11 +60,16 @@ def raw_input(skill: Skill, message: Message) -> dict[str, Any]:
     files = files_of(message)
     if files:
         for name, info in fields.items():
-            annotation = info.annotation
-            inner = [annotation, *get_args(annotation)]
-            if File in inner:
-                offered.setdefault(name, files[0] if annotation is not list[File] else files)
+            if _holds(info.annotation, list[File]):
+                offered.setdefault(name, files)
+            elif _holds(info.annotation, File):
+                offered.setdefault(name, files[0])
     return offered
+
+
+def _holds(annotation: object, wanted: object) -> bool:
+    """Whether it is this type, or a union with it."""
+    return annotation == wanted or wanted in get_args(annotation)
 
 
 def validate(skill: Skill, offered: dict[str, Any]) -> BaseModel:

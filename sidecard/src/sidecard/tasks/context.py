@@ -2,70 +2,43 @@
 
 import asyncio
 import hashlib
-import inspect
-import json
+import logging
 import random
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, NoReturn, Self, TypeVar, get_type_hints, overload
+from typing import Any, NoReturn, TypeVar, overload
 
 from a2a.types import Message, TaskState
 from a2a.types import Task as A2ATask
 from pydantic import BaseModel, TypeAdapter
-from pydantic_core import to_jsonable_python
 
 from sidecard.agent import File
 from sidecard.callers import Caller
-from sidecard.errors import AgentUnavailable, DelegationFailed
+from sidecard.errors import AgentUnavailable, DelegationFailed, SidecardError, StoreUnavailable
 from sidecard.extension import Asked, Sent
 from sidecard.tasks import binding
+from sidecard.tasks.group import Group
+from sidecard.tasks.recording import codec_of, fingerprint_of
+from sidecard.tasks.results import Answer, Delegated
 from sidecard.tasks.run import OutcomeUnknown, Run
 from sidecard.tasks.state import ASK, INTERRUPTED, Step, state_name
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 Effect = Callable[..., Awaitable[T]]
+__all__ = ["Answer", "Delegated", "Group", "Rejected", "StepFailed", "Task"]
+
+log = logging.getLogger("sidecard.tasks")
 
 
 class Rejected(Exception):
     """Raised by `Task.reject`: the task ends REJECTED with this reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What somebody answered to a question. `choice` is set when options were given, `by` is who answered."""
-
-    by: str
-    text: str
-    data: dict[str, Any]
-    choice: str | None
-    message: Message = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Delegated:
-    """A delegated task that is COMPLETED, or waits for somebody."""
-
-    agent: str
-    skill: str
-    task: A2ATask
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The data of its last artifact that has any; empty when there is none."""
-        for artifact in reversed(self.task.artifacts):
-            if found := binding.data_of(Message(parts=artifact.parts)):
-                return found
-        return {}
-
-    @property
-    def text(self) -> str:
-        """The text of its artifacts, or of its status."""
-        texts = [binding.text_of(Message(parts=artifact.parts)) for artifact in self.task.artifacts]
-        return "\n".join(filter(None, texts)) or binding.text_of(self.task.status.message)
+class StepFailed(SidecardError):
+    """What `Task.step` and `Task.once` raise when their function did: recorded, so the same whenever the skill runs."""
 
 
 class Task:
@@ -101,27 +74,22 @@ class Task:
             question = f"{answer.text or 'That'!r} is none of the choices. {prompt}"
 
     async def progress(self, text: str) -> None:
-        """Tell followers how it goes (a WORKING status with this text)."""
+        """Tell followers how it goes (a WORKING status with this text); not told while a question is open."""
         branch, number, stored = self._run.output()
-        if not stored:
-            self._run.append(
-                self._run.live.status(TaskState.TASK_STATE_WORKING, self._says(text, f"p{number}"), branch, number)
-            )
+        live = self._run.live
+        if not stored and live.question is None:
+            said = self._says(text, f"{branch}p{number}")
+            self._run.append(live.status(TaskState.TASK_STATE_WORKING, said, branch, number))
+            await self._run.keep_up()
 
     async def artifact(self, name: str, *values: str | BaseModel | File | dict[str, Any]) -> None:
         """Give out an artifact: text, data (a model or a dict) and files become its parts."""
-        branch, number, stored = self._run.output()
-        if not stored:
-            artifact = binding.artifact_of(name, name, *values)
-            self._run.append(["artifact", artifact.SerializeToString(), False, True, branch, number])
+        await self._give(name, values, append=False, last=True)
 
     async def chunk(self, name: str, text: str, *, last: bool = False) -> None:
-        """Append a chunk of text to the artifact of that name, as it is made."""
-        branch, number, stored = self._run.output()
-        if not stored:
-            artifact = binding.artifact_of(name, name, text)
-            self._run.append(["artifact", artifact.SerializeToString(), True, last, branch, number])
-            await asyncio.sleep(0)
+        """Append a chunk of text to the artifact of that name, as it is made; waits when the store is far behind."""
+        await self._give(name, (text,), append=True, last=last)
+        await asyncio.sleep(0)  # let others work
 
     def reject(self, reason: str) -> NoReturn:
         """End the task REJECTED. Never returns."""
@@ -133,14 +101,17 @@ class Task:
         """Do something that is not deterministic or costs time, and record what it returned.
 
         It may be done more than once when the process dies in between, so it must have no effect that matters; use
-        `once` for those.
+        `once` for those. What it raises is recorded too: a SidecardError's words, anything else as "failed".
+        Raises StepFailed then.
         """
-        key, recorded = self._run.step("step", _fingerprint(name, arguments))
-        codec = _codec(function)
+        fingerprint = fingerprint_of(name, arguments)
+        key, recorded = self._run.step("step", fingerprint)
+        codec = codec_of(function)
         if recorded is None:
-            value = await function(*arguments)
-            recorded = await self._record(key, "step", _fingerprint(name, arguments), codec.dump_python(value, mode="json"))
-        result: T = codec.validate_python(recorded.value)
+            with self._run.droppable(key, "step", fingerprint):
+                begun = Step("step", fingerprint, "", None)
+                recorded = await self._perform(name, key, begun, function(*arguments), codec)
+        result: T = self._returned(recorded, codec)
         return result
 
     async def once(self, name: str, effect: Effect[T], *, repeatable: bool = False) -> T:
@@ -150,25 +121,23 @@ class Task:
         "outcome unknown". A `repeatable` effect takes one argument, an idempotency key that stays the same, and is
         repeated under it until its outcome is recorded.
         """
-        key, recorded = self._run.step("once", _fingerprint(name, ()))
-        codec = _codec(effect)
-        if recorded is None or (repeatable and not recorded.done):
-            if recorded is None:
-                self._run.append(["begun", key, "once", _fingerprint(name, ()), name])
+        fingerprint = fingerprint_of(name, ())
+        key, recorded = self._run.step("once", fingerprint)
+        codec = codec_of(effect)
+        if recorded is None:
+            self._run.append(["begun", key, "once", fingerprint, name])
+            with self._run.droppable(key, "once", fingerprint):
                 await self._run.commit()
-            work = asyncio.ensure_future(effect(f"{self.id}:{key}") if repeatable else effect())
-            try:
-                value = await asyncio.shield(work)
-            except asyncio.CancelledError:
-                if self._run.cancelling:
-                    await self._record(key, "once", _fingerprint(name, ()), codec.dump_python(await work, mode="json"))
-                raise
-            recorded = await self._record(key, "once", _fingerprint(name, ()), codec.dump_python(value, mode="json"))
+        if recorded is None or (repeatable and not recorded.done):
+            work = effect(f"{self.id}:{key}") if repeatable else effect()
+            begun = Step("once", fingerprint, "", name)
+            with self._run.effect():
+                recorded = await self._see_through(self._perform(name, key, begun, work, codec))
         elif not recorded.done:
             raise OutcomeUnknown(
                 f"{name} was started and its outcome is not known; check it by hand before asking for it again"
             )
-        result: T = codec.validate_python(recorded.value)
+        result: T = self._returned(recorded, codec)
         return result
 
     @overload
@@ -201,35 +170,37 @@ class Task:
 
     async def sleep(self, seconds: float) -> None:
         """Wait, over restarts, until that long after the moment this step was first reached."""
-        key, recorded = self._run.step("sleep", _fingerprint("sleep", (seconds,)))
+        fingerprint = fingerprint_of("sleep", (seconds,))
+        key, recorded = self._run.step("sleep", fingerprint)
         if recorded is None:
-            until = time.time() + seconds
-            self._run.append(["begun", key, "sleep", _fingerprint("sleep", (seconds,)), until])
-            await self._run.commit()
+            until = self._run.live.clock() + round(seconds * 1000)
+            self._run.append(["begun", key, "sleep", fingerprint, until])
         if recorded is None or not recorded.done:
-            await self._run.park(key, watched=True)
+            await self._park(key, "sleep", fingerprint, watched=True)
 
     async def now(self) -> datetime:
         """The present moment, UTC: the same at every run."""
-        stamp = self._pure("now", lambda: time.time_ns() // 1_000_000)
+        stamp = self._pure("now", self._run.live.clock)
         return datetime.fromtimestamp(stamp / 1000, UTC)
 
     async def random(self) -> random.Random:
         """A random generator with a recorded seed: it gives the same numbers at every run."""
         return random.Random(self._pure("random", lambda: secrets.randbits(63)))  # noqa: S311 -- not for secrets
 
-    def group(self) -> "Group":
-        """Work side by side: `async with task.group() as group: a = group.start(first()); b = group.start(second())`."""
+    def group(self) -> Group:
+        """Work side by side: `async with task.group() as group: one = group.start(a()); two = group.start(b())`."""
         return Group(self._run)
 
     # -- how it is done -----------------------------------------------------------------------------------------------
 
     async def _ask(self, prompt: str, options: dict[str, str], scope: str, *, by_other: bool) -> Answer:
-        fingerprint = _fingerprint(prompt, (options, scope, by_other))
+        fingerprint = fingerprint_of(prompt, (options, scope, by_other))
         key, recorded = self._run.step(ASK, fingerprint)
         if recorded is None:
-            while self._run.live.question is not None:
-                await self._run.idle(self._run.live.question_closed())
+            live = self._run.live
+            with self._run.droppable(key, ASK, fingerprint):
+                while live.question is not None:
+                    await self._run.idle(live.question_closed(), lambda: live.question is not None)
             question = f"{self.id}:{key}"
             asked = Asked(question=question, options=options, scope=scope, by_other=by_other)
             status = asked.attach(Message.FromString(self._says(prompt, key)))
@@ -237,31 +208,71 @@ class Task:
             self._run.append(
                 ["begun", key, ASK, fingerprint, None],
                 ["question", question, key, spec],
-                self._run.live.status(TaskState.TASK_STATE_INPUT_REQUIRED, status.SerializeToString()),
+                live.status(TaskState.TASK_STATE_INPUT_REQUIRED, status.SerializeToString()),
             )
-            await self._run.commit()
-        step = recorded if recorded and recorded.done else await self._run.park(key, watched=False)
+        step = recorded if recorded and recorded.done else await self._park(key, ASK, fingerprint, watched=False)
         by, data = step.value
-        return _answer(by, Message.FromString(data), options)
+        return Answer.of(by, Message.FromString(data), options)
 
     async def _call(self, agent: str, skill: str, message: Message, subject: str, question: str) -> Delegated:
         message.message_id = ""
-        fingerprint = _fingerprint(agent, (skill, message.SerializeToString(deterministic=True).hex()))
+        fingerprint = fingerprint_of(agent, (skill, message.SerializeToString(deterministic=True).hex()))
         key, recorded = self._run.step("call", fingerprint)
         if recorded is None:
             message.message_id = hashlib.sha256(f"{self.id}:{key}".encode()).hexdigest()[:32]
             Sent(skill=skill, subject=subject, question=question).attach(message)
             self._run.append(["begun", key, "call", fingerprint, [agent, message.SerializeToString()]])
-            await self._run.commit()
-        step = recorded if recorded and recorded.done else await self._run.park(key, watched=True)
+        step = recorded if recorded and recorded.done else await self._park(key, "call", fingerprint, watched=True)
         if isinstance(step.value, str):
             raise AgentUnavailable(step.value)
         return Delegated(agent, skill, A2ATask.FromString(step.value))
 
-    async def _record(self, key: str, kind: str, fingerprint: str, value: object) -> Step:
-        self._run.live.append(["done", key, kind, fingerprint, value])
-        await self._run.live.commit()
-        return Step(kind, fingerprint, done=True, value=value)
+    async def _park(self, key: str, kind: str, fingerprint: str, *, watched: bool) -> Step:
+        """Wait for a step that has been begun, from when that is stored."""
+        with self._run.droppable(key, kind, fingerprint):
+            await self._run.commit()
+        return await self._run.park(key, kind, fingerprint, watched=watched)
+
+    async def _perform(self, name: str, key: str, begun: Step, work: Awaitable[T], codec: TypeAdapter[Any]) -> Step:
+        """Do the work of a step and record what became of it, whatever becomes of its run."""
+        try:
+            step = replace(begun, end="done", value=codec.dump_json(await work))
+        except (StoreUnavailable, Rejected):
+            raise  # passes by itself, or ends the task
+        except Exception as error:
+            reason = str(error)
+            if not isinstance(error, SidecardError):
+                log.exception("%s failed in task %s", name, self.id)
+                reason = f"{name} failed unexpectedly; the agent's log has the details of task {self.id}"
+            step = replace(begun, end="failed", value=reason)
+        self._run.live.append([step.end, key, step.kind, step.arguments, step.value])
+        if step.kind == "once":  # a plain step is stored with whatever comes next; nothing leaves before that
+            await self._run.live.stored()
+        return step
+
+    async def _see_through(self, work: Coroutine[Any, Any, Step]) -> Step:
+        """Have an effect; when the run is cancelled meanwhile its outcome is still waited for and recorded."""
+        effect = asyncio.ensure_future(work)
+        effect.add_done_callback(lambda done: done.cancelled() or done.exception())  # maybe nobody is left to hear it
+        try:
+            return await asyncio.shield(effect)
+        except asyncio.CancelledError:
+            if not effect.done() and self._run.live.lost is None:
+                await asyncio.wait([effect])
+            raise
+
+    def _returned(self, step: Step, codec: TypeAdapter[Any]) -> Any:  # noqa: ANN401 -- what the function returned
+        self._run.check()
+        if step.end == "failed":
+            raise StepFailed(step.value)
+        return codec.validate_json(step.value)
+
+    async def _give(self, name: str, values: tuple[object, ...], *, append: bool, last: bool) -> None:
+        branch, number, stored = self._run.output()
+        if not stored:
+            artifact = binding.artifact_of(name, name, *values).SerializeToString()
+            self._run.append(["artifact", artifact, append, last, branch, number])
+            await self._run.keep_up()
 
     def _pure(self, kind: str, make: Callable[[], int]) -> int:
         key, recorded = self._run.step(kind, "")
@@ -276,52 +287,3 @@ class Task:
         live = self._run.live
         message = binding.agent_says(text, f"{self.id}:{key}", task_id=self.id, context_id=live.meta["context"])
         return message.SerializeToString()
-
-
-class Group:
-    """Branches of a skill that work side by side; leaving the group waits for all of them."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._branches: list[asyncio.Task[Any]] = []
-
-    def start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        """Start a branch; await what it returns to have its result."""
-        branch = self._run.branch(work)
-        self._branches.append(branch)
-        return branch
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            for branch in self._branches:
-                branch.cancel()
-        done = asyncio.gather(*self._branches, return_exceptions=kind is not None)
-        try:
-            await self._run.idle(done)
-        finally:
-            for branch in self._branches:
-                branch.cancel()
-
-
-def _answer(by: str, message: Message, options: Mapping[str, str]) -> Answer:
-    text, data = binding.text_of(message), binding.data_of(message)
-    said = str(data.get("choice", text)).strip().casefold()
-    matches = [value for value, meaning in options.items() if said in (value.casefold(), meaning.casefold())]
-    return Answer(by=by, text=text, data=data, choice=matches[0] if matches else None, message=message)
-
-
-def _fingerprint(name: str, arguments: tuple[object, ...]) -> str:
-    """What tells a step from another one at the same place."""
-    plain = to_jsonable_python(arguments, fallback=repr)
-    return f"{name[:40]}#{hashlib.sha256(json.dumps([name, plain], sort_keys=True).encode()).hexdigest()[:12]}"
-
-
-def _codec(function: Callable[..., Any]) -> TypeAdapter[Any]:
-    """How the result of a function is recorded and read back: by its return annotation, so that both are of one type."""
-    try:
-        return TypeAdapter(get_type_hints(inspect.unwrap(function)).get("return", Any))
-    except (TypeError, NameError):
-        return TypeAdapter(Any)

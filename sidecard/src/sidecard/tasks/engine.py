@@ -7,75 +7,85 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import msgpack
 from a2a.types import Message, TaskState
-from a2a.types import Task as A2ATask
-from pydantic import BaseModel, ValidationError
 
 from sidecard.agent import Agent, Skill
 from sidecard.callers import Caller
-from sidecard.errors import AgentUnavailable, ConfigurationError, SidecardError, StoreUnavailable, TaskConflict
-from sidecard.tasks import binding
-from sidecard.tasks.context import Rejected, Task
+from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable, TaskConflict
+from sidecard.tasks.entry import Record
+from sidecard.tasks.identity import DifferentMessage, check_same, digest_of
 from sidecard.tasks.journal import Journal
-from sidecard.tasks.live import Live, TaskEnded, load
-from sidecard.tasks.run import Run, StepMismatch
-from sidecard.tasks.state import TERMINAL, FoldedTask, Step, state_name
+from sidecard.tasks.live import Live, TaskEnded
+from sidecard.tasks.lives import Lives
+from sidecard.tasks.runner import Runner
+from sidecard.tasks.state import state_name
 from sidecard.tasks.store import StateStore, prove
-from sidecard.telemetry import TaskMetrics, continue_trace, current_traceparent, span
+from sidecard.tasks.watch import Delegator, Watches
+from sidecard.telemetry import TaskMetrics, current_traceparent
+
+__all__ = ["DifferentMessage", "Engine", "system_clock"]
 
 log = logging.getLogger("sidecard.tasks")
 
 FIRST_ENTRY_SECONDS = 0.005
 """How long the first entry of an idempotent task waits for its run: a short task then costs one write."""
-CANCEL_CHILDREN_SECONDS = 10.0
 RERUN_SECONDS = 1.0
+CANCEL_SECONDS = 20.0
+"""How long a cancel waits for the task's end; it ends afterwards all the same."""
+STOP_SECONDS = 3.0
+"""How long effects under way may take to be recorded when the agent stops."""
+TAKE_UP = 16
+"""Tasks read back at once after a restart."""
+WAKING = frozenset({"new", "message", "done", "cancel"})
+"""Records after which a task may have something to do."""
 
 
-class Delegator(Protocol):
-    """How tasks reach other agents."""
-
-    async def follow(self, agent: str, message: Message, tenant: str, accepted: Callable[[str], None]) -> A2ATask:
-        """Send a message, again and again if need be, and return the task once it has ended or waits for somebody.
-
-        `accepted` is told the task's id as soon as it is known. Raises AgentUnavailable when patience is over.
-        """
-
-    async def cancel(self, agent: str, task_id: str, tenant: str) -> None:
-        """Cancel a delegated task; one that has ended already is no error. Raises AgentUnavailable."""
-
-
-class DifferentMessage(SidecardError):
-    """A messageId was used before with other content."""
+def system_clock() -> int:
+    """UTC now, in milliseconds."""
+    return time.time_ns() // 1_000_000
 
 
 class Engine:
-    """All tasks of one agent on this replica."""
+    """All tasks of one agent on this replica.
+
+    What moves a task on is not the request that asked for it but the entry that was stored: so a caller that goes away
+    stops nothing, and a restart finds everything that a crash interrupted.
+    """
 
     def __init__(
-        self, agent: Agent, store: StateStore, *, task_id_key: bytes, delegator: Delegator, scopes_of: Callable[[str], frozenset[str]]
+        self,
+        agent: Agent,
+        store: StateStore,
+        *,
+        task_id_key: bytes,
+        delegator: Delegator,
+        scopes_of: Callable[[str], frozenset[str]],
+        clock: Callable[[], int] = system_clock,
     ) -> None:
-        """`task_id_key` makes task ids unguessable and repeatable; it must never change while tasks are remembered."""
+        """`task_id_key` makes task ids unguessable and repeatable; it must never change while tasks are remembered.
+
+        `clock` gives UTC in milliseconds.
+        """
         self.agent = agent
         self.store = store
         self.replica = secrets.token_hex(6)
         self.journal = Journal(store, "0")
+        self._lives = Lives(self.journal, self.replica, clock, self._stored)
         self._key = task_id_key
-        self._delegator = delegator
-        self._scopes_of = scopes_of
+        self._watches = Watches(self._lives, delegator, self._in_background)
+        self._runner = Runner(agent, self._watches, scopes_of, self._again)
         self._metrics = TaskMetrics(agent.name)
-        self._lives: dict[str, Live] = {}
-        self._loading: dict[str, asyncio.Lock] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Prove the store, then take up every task that was on its way when this agent last stopped.
+        """Prove the store, and take up, beside serving, every task that was on its way when this agent last stopped.
 
         Raises ConfigurationError for a store or key that can't be trusted with tasks, StoreUnavailable.
         """
@@ -85,20 +95,24 @@ class Engine:
         listed = self.journal.todo.all()
         if listed:
             log.info("taking up %d tasks again", len(listed))
-        for task_id in listed:
-            async with self.borrow(task_id) as live:
-                if live is not None:
-                    self._take_up(live)
+            waiting = iter(listed)
+            for number in range(TAKE_UP):
+                self._in_background(self._take_up(waiting), f"take up {number}")
 
-    async def stop(self) -> None:
-        """Stop all runs where they are; the next start goes on from what is stored."""
+    async def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Stop all runs where they are; the next start goes on from what is stored.
+
+        Effects under way have that long to end and be recorded.
+        """
         self._stopping = True
+        self._watches.stop()
         for task in list(self._background):
             task.cancel()
-        for live in list(self._lives.values()):
-            if live.run is not None:
-                live.run.abandon()
-            await live.close()
+        runs = [live.run for live in self._lives.values() if live.run is not None]
+        for run in runs:
+            run.abandon()
+        await asyncio.gather(*(run.ended(seconds) for run in runs), *self._background, return_exceptions=True)
+        await self._lives.close()
         await self.journal.stop()
 
     async def _check_key(self) -> None:
@@ -119,46 +133,39 @@ class Engine:
         parts = msgpack.packb([self.agent.name, tenant, owner, message_id])
         return hmac.new(self._key, parts, hashlib.sha256).hexdigest()[:32]
 
-    @contextlib.asynccontextmanager
-    async def borrow(self, task_id: str) -> AsyncIterator[Live | None]:
-        """The task, kept in memory as long as it is used; None where there is none."""
-        live = self._lives.get(task_id)
-        if live is None:
-            lock = self._loading.setdefault(task_id, asyncio.Lock())
-            async with lock:
-                live = self._lives.get(task_id)
-                if live is None and (folded := await load(self.journal, task_id)) is not None:
-                    live = self._keep(folded, folded.meta)
-            self._loading.pop(task_id, None)
-        if live is None:
-            yield None
-            return
-        live.users += 1
-        try:
-            yield live
-        finally:
-            live.users -= 1
-            self._let_go(live)
+    def borrow(self, task_id: str) -> contextlib.AbstractAsyncContextManager[Live | None]:
+        """The stored task, kept in memory as long as it is used; None where there is none.
+
+        Raises LogBroken, StoreUnavailable.
+        """
+        return self._lives.borrow(task_id)
 
     async def create(self, caller: Caller, tenant: str, skill: Skill, message: Message) -> str:
         """Start the task of a first message, or find the one that it has started before; returns its id, stored.
 
         Raises DifferentMessage, StoreUnavailable.
         """
-        self.journal.admit()
+        self._admit()
         task_id = self.task_id(tenant, caller.name, message.message_id)
         digest = digest_of(message, skill.id)
-        if task_id not in self._lives and await self._create(caller, tenant, skill, message, task_id, digest):
-            return task_id
-        async with self.borrow(task_id) as live:
-            if live is None or live.messages.get(message.message_id) != digest:
-                raise DifferentMessage(f"messageId {message.message_id!r} was used before with other content; use a new one")
-            await live.commit(hurry=False)
+        live = await self._lives.find(task_id)
+        if live is None:
+            live = self._begin(caller, tenant, skill, message, digest)
+        with self._lives.using(live):
+            try:
+                check_same(live, message, digest)
+                await live.commit(hurry=not skill.idempotent)
+                return task_id
+            except TaskConflict:
+                log.debug("task %s was made before", task_id)
+        async with self.borrow(task_id) as stored:
+            if stored is None:
+                raise StoreUnavailable("the task could not be stored; send the same message again")
+            check_same(stored, message, digest)
         return task_id
 
-    async def _create(
-        self, caller: Caller, tenant: str, skill: Skill, message: Message, task_id: str, digest: str
-    ) -> bool:
+    def _begin(self, caller: Caller, tenant: str, skill: Skill, message: Message, digest: str) -> Live:
+        task_id = self.task_id(tenant, caller.name, message.message_id)
         meta = {
             "task": task_id,
             "context": message.context_id or f"c-{task_id[:16]}",
@@ -170,244 +177,117 @@ class Engine:
             "trace": current_traceparent(),
         }
         message.task_id, message.context_id = task_id, meta["context"]
-        live = self._keep(FoldedTask(), meta)
+        live = self._lives.begin(meta)
         live.append(
             ["new", meta],
             ["message", message.message_id, digest, caller.subject, message.SerializeToString()],
             live.status(TaskState.TASK_STATE_SUBMITTED),
         )
-        live.users += 1
-        try:
-            if skill.idempotent:
-                live.hold = asyncio.get_running_loop().create_future()
-                self._run(live, message)
-                asyncio.get_running_loop().call_later(FIRST_ENTRY_SECONDS, live.release)
-            await live.commit(hurry=not skill.idempotent)
-            self._run(live)
-        except TaskConflict:
-            self._lives.pop(task_id, None)
-            return False
-        finally:
-            live.users -= 1
-            self._let_go(live)
-        return True
+        if skill.idempotent:
+            loop = asyncio.get_running_loop()
+            live.hold = loop.create_future()
+            loop.call_later(FIRST_ENTRY_SECONDS, live.release)
+            self._run(live, message)
+        return live
 
     async def answer(self, live: Live, caller: Caller, message: Message) -> None:
         """Take a further message to a task: it answers the open question, if there is one. Returns when it is stored.
 
         Raises DifferentMessage, TaskEnded, StoreUnavailable.
         """
-        self.journal.admit()
+        self._admit()
         digest = digest_of(message, "")
-        known = live.messages.get(message.message_id)
-        if known is not None:
-            if known != digest:
-                raise DifferentMessage(f"messageId {message.message_id!r} was used before with other content; use a new one")
-            await live.commit()
-            return
-        message.context_id = live.meta["context"]
-        asked = live.question is not None
-        live.append(["message", message.message_id, digest, caller.subject, message.SerializeToString()])
-        if asked:
-            live.append(live.status(TaskState.TASK_STATE_WORKING))
+        if message.message_id in live.messages:
+            check_same(live, message, digest)
+        else:
+            message.context_id = live.meta["context"]
+            working = [live.status(TaskState.TASK_STATE_WORKING)] if live.question is not None else []
+            live.append(["message", message.message_id, digest, caller.subject, message.SerializeToString()], *working)
         await live.commit()
-        self._run(live)
 
     async def cancel(self, live: Live, caller: Caller) -> None:
-        """Cancel a task, what runs for it and what it has delegated. Returns when it has ended, one way or the other.
+        """Cancel a task, what runs for it and what it has delegated. Returns when it has ended, or soon will.
 
-        Raises TaskEnded when it had ended before.
+        Raises TaskEnded when it had ended before, or ends otherwise meanwhile.
         """
-        live.append(["cancel", caller.subject])
-        await live.commit()
-        self._in_background(self._finish_cancel(live))
-        while not live.folded.ended:
-            await live.changed()
+        self._admit()
+        if live.folded.cancel_by is None or live.ended:
+            live.append(["cancel", caller.subject])
+            await live.commit()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_SECONDS):
+                while not live.folded.ended:
+                    await live.changed()
+        if live.folded.ended and live.folded.state != TaskState.TASK_STATE_CANCELED:
+            raise TaskEnded(f"task {live.task_id} ended {state_name(live.folded.state)} before it could be canceled")
 
-    # -- running ------------------------------------------------------------------------------------------------------
+    def _admit(self) -> None:
+        if self._stopping:
+            raise StoreUnavailable("this agent is stopping; send the same message again")
+        self.journal.admit()
 
-    def _take_up(self, live: Live) -> None:
-        if live.folded.cancel_by is not None and not live.ended:
-            self._in_background(self._finish_cancel(live))
-        else:
+    # -- moving on ----------------------------------------------------------------------------------------------------
+
+    def _stored(self, live: Live, before: int, records: list[Record]) -> None:
+        """An entry is stored: count it, and move its task on."""
+        if live.folded.state != before:
+            skill, state = live.meta["skill"], state_name(live.folded.state)
+            self._metrics.transition(skill, state_name(before) if before else "", state)
+            if live.folded.ended:
+                self._metrics.ended(skill, state, (live.folded.at - live.folded.created) / 1000)
+        if any(record[0] in WAKING for record in records):
+            self._move_on(live)
+
+    def _move_on(self, live: Live) -> None:
+        """Let a stored task's skill run, or end it when it is to be canceled, unless only a person can move it on."""
+        if self._stopping or live.ended or live.lost is not None or not live.folded.must_move:
+            return
+        if live.folded.cancel_by is None:
             self._run(live)
+        elif not live.canceling:
+            live.canceling = True
+            self._in_background(self._finish_cancel(live), f"cancel {live.task_id}")
 
     def _run(self, live: Live, first: Message | None = None) -> None:
-        """Let the skill run, unless it runs already, has ended, or only a person can move it on."""
-        if self._stopping or live.run or live.ended or (first is None and not live.folded.must_move):
-            return
-        if live.folded.cancel_by is not None:
-            return
-        run = live.run = Run(live, lambda key: self._watch(live, key))
-        run.start(lambda: self._execute(live, run, first))
-        run.finished.add_done_callback(lambda _: self._let_go(live))
+        if live.run is None:
+            self._runner.start(live, first).add_done_callback(lambda _: self._lives.let_go(live))
 
-    async def _execute(self, live: Live, run: Run, first: Message | None) -> None:
-        """One run of the skill, and what becomes of its task."""
-        skill = self.agent.skills.get(live.meta["skill"])
-        with continue_trace(live.meta["trace"]), span(f"task run {live.meta['skill']}", task_id=live.task_id):
+    def _again(self, live: Live) -> None:
+        """Try a run again in a while."""
+        if not self._stopping:
+            later = asyncio.get_running_loop().call_later
+            later(RERUN_SECONDS, lambda: self._in_background(self._take_up(iter([live.task_id])), "again"))
+
+    async def _take_up(self, task_ids: Iterator[str]) -> None:
+        """Read tasks back and move them on, one after the other."""
+        for task_id in task_ids:
             try:
-                if first is None:
-                    await live.commit()
-                if skill is None:
-                    raise StepMismatch(f"this version of {self.agent.name} has no skill {live.meta['skill']}")
-                await self._skill(live, run, skill, first or live.folded.task.history[0])
-            except Rejected as rejected:
-                await self._end(live, TaskState.TASK_STATE_REJECTED, str(rejected))
-            except TaskEnded:
-                pass
-            except (StepMismatch, TaskConflict, StoreUnavailable) as error:
-                self._stalled(live, error)
-            except SidecardError as error:
-                await self._end(live, TaskState.TASK_STATE_FAILED, str(error))
+                async with self.borrow(task_id) as live:
+                    if live is not None:
+                        self._move_on(live)
+            except StoreUnavailable:
+                await asyncio.sleep(RERUN_SECONDS)
+                self._in_background(self._take_up(iter([task_id])), f"take up {task_id}")
             except Exception:
-                log.exception("skill %s failed in task %s", live.meta["skill"], live.task_id)
-                reason = f"{live.meta['skill']} failed unexpectedly; the agent's log has the details of task {live.task_id}"
-                await self._end(live, TaskState.TASK_STATE_FAILED, reason)
-            finally:
-                live.release()
-
-    async def _skill(self, live: Live, run: Run, skill: Skill, message: Message) -> None:
-        owner, subject = live.meta["owner"], live.meta["subject"]
-        task = Task(run, Caller(name=owner, subject=subject, scopes=self._scopes_of(owner)))
-        if live.state == TaskState.TASK_STATE_SUBMITTED:
-            run.append(live.status(TaskState.TASK_STATE_WORKING))
-        result = await skill.function(await _bind(task, skill, message), task)
-        if result is not None:
-            value = result if isinstance(result, (str, BaseModel)) else skill.output.dump_python(result, mode="json")
-            await task.artifact("result", value)
-        run.append(live.status(TaskState.TASK_STATE_COMPLETED))
-
-    def _stalled(self, live: Live, error: SidecardError) -> None:
-        """The run could not go on, and that is no reason to end its task."""
-        if isinstance(error, StoreUnavailable) and not self._stopping:
-            log.warning("task %s waits for the state store: %s", live.task_id, error)
-            asyncio.get_running_loop().call_later(RERUN_SECONDS, self._run, live)
-        else:
-            log.error("task %s is stopped where it is: %s", live.task_id, error)
-
-    async def _end(self, live: Live, state: int, reason: str) -> None:
-        await self._cancel_children(live)
-        message = binding.agent_says(reason, f"{live.task_id}:end", task_id=live.task_id, context_id=live.meta["context"])
-        with contextlib.suppress(TaskEnded):
-            live.append(live.status(state, message.SerializeToString()))
+                log.exception("task %s can't be taken up again", task_id)
 
     async def _finish_cancel(self, live: Live) -> None:
-        if live.run is not None:
-            await live.run.cancel()
-        if not live.ended:
-            await self._end(live, TaskState.TASK_STATE_CANCELED, f"canceled by {live.folded.cancel_by}")
-            await live.commit()
-        self._let_go(live)
-
-    async def _cancel_children(self, live: Live) -> None:
-        """Cancel what this task has delegated and nobody will wait for any more."""
-        for watch in list(live.watches.values()):
-            watch.cancel()
-        latest = {child.task_id: (child, live.folded.steps[key]) for key, child in live.folded.children.items()}
-        for child, step in latest.values():
-            if _ended(step):
-                continue
-            try:
-                async with asyncio.timeout(CANCEL_CHILDREN_SECONDS):
-                    await self._delegator.cancel(child.agent, child.task_id, live.meta["tenant"])
-            except (AgentUnavailable, TimeoutError) as error:
-                log.warning("task %s of %s may still run, it could not be canceled: %s", child.task_id, child.agent, error)
-
-    # -- waiting ------------------------------------------------------------------------------------------------------
-
-    def _watch(self, live: Live, key: str) -> None:
-        """See to it that a waiting step ends: time passes, or another agent's task moves on."""
-        if key not in live.watches:
-            live.watches[key] = asyncio.create_task(self._wait(live, key), name=f"watch {key} of {live.task_id}")
-
-    async def _wait(self, live: Live, key: str) -> None:
-        step = live.folded.steps[key]
         try:
-            if step.kind == "sleep":
-                await asyncio.sleep(max(0.0, step.value - time.time()))
-                value = None
-            else:
-                value = await self._follow(live, key, *step.value)
-            live.append(["done", key, step.kind, step.arguments, value])
-            await live.commit()
-        except TaskEnded:
-            return
-        except (TaskConflict, StoreUnavailable) as error:
-            self._stalled(live, error)
-            return
+            if live.run is not None:
+                await live.run.cancel()
+            if not live.ended and live.lost is None:
+                await self._runner.end(live, TaskState.TASK_STATE_CANCELED, f"canceled by {live.folded.cancel_by}")
+                await live.stored()
+        except SidecardError as error:
+            log.warning("task %s is not canceled here: %s", live.task_id, error)
         finally:
-            live.watches.pop(key, None)
-            self._let_go(live)
-        self._run(live)
+            live.canceling = False
+            self._lives.let_go(live)
 
-    async def _follow(self, live: Live, key: str, agent: str, message: bytes) -> bytes | str:
-        def accepted(task_id: str) -> None:
-            if key not in live.folded.children and not live.ended:
-                live.append(["child", key, agent, task_id])
-
-        try:
-            task = await self._delegator.follow(agent, Message.FromString(message), live.meta["tenant"], accepted)
-        except AgentUnavailable as error:
-            return str(error)
-        task.ClearField("history")
-        return task.SerializeToString()
-
-    # -- memory -------------------------------------------------------------------------------------------------------
-
-    def _keep(self, folded: FoldedTask, meta: dict[str, str]) -> Live:
-        live = Live(self.journal, self.replica, folded, meta)
-        live.on_change = self._changed
-        self._lives[live.task_id] = live
-        return live
-
-    def _let_go(self, live: Live) -> None:
-        if not live.busy and self._lives.get(live.task_id) is live:
-            del self._lives[live.task_id]
-
-    def _changed(self, live: Live, before: int) -> None:
-        skill, state = live.meta["skill"], state_name(live.folded.state)
-        self._metrics.transition(skill, state_name(before) if before else "", state)
-        if live.folded.ended:
-            self._metrics.ended(skill, state, (live.folded.at - live.folded.created) / 1000)
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        if self._stopping:
+            work.close()
+            return
+        task = asyncio.create_task(work, name=name)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-async def _bind(task: Task, skill: Skill, message: Message) -> object:
-    """The skill's input from its first message; asks for what is missing, rejects what is wrong."""
-    if skill.input is str:
-        return binding.text_of(message)
-    offered = binding.raw_input(skill, message)
-    while True:
-        try:
-            return binding.validate(skill, offered)
-        except ValidationError as error:
-            names = binding.missing(error)
-            if not names:
-                task.reject(f"{skill.id} can't take this: {binding.explain(error)}")
-            answer = await task.ask(f"{skill.id} also needs: {', '.join(names)}")
-            offered |= {**binding.raw_input(skill, answer.message)}
-            if len(names) == 1 and names[0] not in offered and answer.text:
-                offered[names[0]] = answer.text
-
-
-def _ended(call: Step) -> bool:
-    """Whether the task behind a recorded call had ended when the call did."""
-    return call.done and isinstance(call.value, bytes) and A2ATask.FromString(call.value).status.state in TERMINAL
-
-
-def digest_of(message: Message, skill: str) -> str:
-    """What a message says: role, parts, the ids it names, and the skill; not its trace or deadline."""
-    said = Message(
-        role=message.role,
-        parts=message.parts,
-        task_id=message.task_id,
-        context_id=message.context_id,
-        reference_task_ids=message.reference_task_ids,
-    )
-    content = said.SerializeToString(deterministic=True)
-    return hashlib.sha256(msgpack.packb([skill, content])).hexdigest()[:32]

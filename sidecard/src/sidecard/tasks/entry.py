@@ -20,6 +20,8 @@ Record = list[Any]
 ["artifact", A2A Artifact, append, last_chunk, branch, number]
 ["begun", step_key, kind, arguments_hash, details]   a step that has started and must wait, or has an effect
 ["done", step_key, kind, arguments_hash, result]     a step and what it returned
+["failed", step_key, kind, arguments_hash, reason]   a step that raised, and why
+["dropped", step_key, kind, arguments_hash, None]    a step whose branch was cancelled while it waited or worked
 ["question", id, step_key, {prompt, options, scope, by_other}]
 ["child", step_key, agent, task_id]                  a delegated task, once the other agent has accepted it
 ["lease", owner]                                     this and later entries are written by this owner

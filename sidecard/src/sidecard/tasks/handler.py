@@ -1,12 +1,12 @@
 """The eleven A2A operations over the engine, authorized before anything is looked up (A2A 1.0 §3.1, §13.1)."""
 
-import base64
-import binascii
 import contextlib
+import hashlib
 import logging
 import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from typing import Protocol, cast
 
 from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers.request_handler import RequestHandler
@@ -26,16 +26,17 @@ from a2a.types import (
     SendMessageRequest,
     SubscribeToTaskRequest,
     TaskPushNotificationConfig,
+    TaskState,
 )
 from a2a.types import Task as A2ATask
 from a2a.utils.errors import (
     A2AError,
+    InternalError,
     InvalidParamsError,
     TaskNotCancelableError,
     TaskNotFoundError,
     UnsupportedOperationError,
 )
-from a2a.utils.proto_utils import validate_proto_required_fields
 from a2a.utils.task import apply_history_length, validate_history_length
 from pydantic import ValidationError
 
@@ -44,18 +45,22 @@ from sidecard.callers import Caller, CallerUser
 from sidecard.errors import LogBroken, StoreUnavailable, TaskConflict
 from sidecard.extension import URI, Sent
 from sidecard.refusals import Forbidden, Unauthenticated, Unavailable
-from sidecard.tasks import binding
+from sidecard.tasks import binding, checks
 from sidecard.tasks.engine import DifferentMessage, Engine
-from sidecard.tasks.index import Line, OwnerList
+from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.live import Event, Live, TaskEnded
-from sidecard.tasks.state import FoldedTask, state_name
+from sidecard.tasks.state import ASK, FoldedTask, state_name
 
 log = logging.getLogger("sidecard.tasks")
 
 TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-MAX_MESSAGE_ID = 256
-MAX_PAGE = 100
-DEFAULT_PAGE = 50
+
+
+class _InTenant(Protocol):
+    """Every request of A2A."""
+
+    @property
+    def tenant(self) -> str: ...
 
 
 class DurableRequestHandler(RequestHandler):
@@ -85,15 +90,16 @@ class DurableRequestHandler(RequestHandler):
         self, params: SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event]:
         """SendStreamingMessage (§3.1.2): the task, then what happens to it."""
-        async with self._accepted(params, context) as live:
-            async for event in live.follow():
+        async with self._accepted(params, context) as live, _events(live) as events:
+            async for event in events:
                 yield event
 
     @contextlib.asynccontextmanager
     async def _accepted(self, params: SendMessageRequest, context: ServerCallContext) -> AsyncIterator[Live]:
         """The task of a message, once the message is stored in it."""
         with _as_a2a_errors():
-            caller = _caller(context, params.tenant)
+            tenant = _tenant(params, context)
+            caller = _caller(context, tenant)
             sent = self._check(params)
             caller = caller.on_behalf_of(sent.subject)
             message = Message()
@@ -101,26 +107,33 @@ class DurableRequestHandler(RequestHandler):
             engine = self._engine()
             task_id = message.task_id
             if not task_id:
-                task_id = await engine.create(caller, params.tenant, self._skill(engine, caller, sent, message), message)
+                task_id = await engine.create(caller, tenant, self._skill(engine, caller, sent, message), message)
             async with engine.borrow(task_id) as live:
                 if live is None:
                     raise TaskNotFoundError
                 if params.message.task_id:
-                    await self._answer(engine, live, caller, params.tenant, sent, message)
+                    await self._answer(live, caller, tenant, sent, message)
                 if params.configuration.HasField("task_push_notification_config"):
-                    await self._configure(live, params.configuration.task_push_notification_config)
+                    await self._configure_with(live, params)
                 yield live
 
     def _check(self, params: SendMessageRequest) -> Sent:
-        validate_proto_required_fields(params)
+        """What is the same for all skills. Raises before anything is stored."""
+        checks.required(params)
         validate_history_length(params.configuration)
         message = params.message
-        if len(message.message_id) > MAX_MESSAGE_ID:
-            raise InvalidParamsError(f"messageId is longer than {MAX_MESSAGE_ID} characters")
+        checks.check_ids(messageId=message.message_id, contextId=message.context_id)
         if message.role != Role.ROLE_USER:
             raise InvalidParamsError("a message sent to an agent has role ROLE_USER")
         if message.task_id and not TASK_ID.fullmatch(message.task_id):
             raise TaskNotFoundError
+        if not all(part.WhichOneof("content") for part in message.parts):
+            raise InvalidParamsError("every part has text, data, raw or url")
+        of_parts = (data for part in message.parts for data in (part.data, part.metadata))
+        for data in (params.metadata, message.metadata, *of_parts):
+            checks.check_data(data, checks.MAX_DATA_DEPTH)
+        if params.configuration.HasField("task_push_notification_config"):
+            checks.check_webhook(params.configuration.task_push_notification_config)
         try:
             return Sent.of(params)
         except ValidationError as error:
@@ -131,7 +144,9 @@ class DurableRequestHandler(RequestHandler):
         skills = engine.agent.skills
         if sent.skill:
             if sent.skill not in skills:
-                raise InvalidParamsError(f"there is no skill {sent.skill!r} here; there are: {', '.join(sorted(skills))}")
+                raise InvalidParamsError(
+                    f"there is no skill {sent.skill[:50]!r} here; there are: {', '.join(sorted(skills))}"
+                )
             candidates = [skills[sent.skill]]
         else:
             candidates = list(skills.values())
@@ -143,24 +158,26 @@ class DurableRequestHandler(RequestHandler):
             fitting = [skill for skill in allowed if _fits(skill, message)]
             if len(fitting) != 1:
                 names = ", ".join(sorted(skill.id for skill in allowed))
-                raise InvalidParamsError(f"say which skill is meant, in the message's metadata under {URI}: one of {names}")
+                raise InvalidParamsError(
+                    f"say which skill is meant, in the message's metadata under {URI}: one of {names}"
+                )
             return fitting[0]
         return allowed[0]
 
-    async def _answer(
-        self, engine: Engine, live: Live, caller: Caller, tenant: str, sent: Sent, message: Message
-    ) -> None:
-        if not _may_see(live.folded, caller, tenant):
+    async def _answer(self, live: Live, caller: Caller, tenant: str, sent: Sent, message: Message) -> None:
+        if not _may_see(live.folded, caller, tenant) and not _has_answered(live.folded, caller, tenant, message):
             raise TaskNotFoundError
         if message.context_id and message.context_id != live.meta["context"]:
             raise InvalidParamsError("contextId is not this task's context")
         if message.message_id not in live.messages:
             if live.ended:
-                raise UnsupportedOperationError(f"the task is {state_name(live.state)} and takes no more messages; start a new one")
+                raise UnsupportedOperationError(
+                    f"the task is {state_name(live.state)} and takes no more messages; start a new one"
+                )
             if sent.question and (live.question is None or live.question.id != sent.question):
                 raise InvalidParamsError("the question that this answers is not open (any more)")
             self._may_answer(live, caller)
-        await engine.answer(live, caller, message)
+        await self._engine().answer(live, caller, message)
 
     def _may_answer(self, live: Live, caller: Caller) -> None:
         if live.question is None:
@@ -175,69 +192,39 @@ class DurableRequestHandler(RequestHandler):
 
     async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> A2ATask | None:
         """GetTask (§3.1.3)."""
+        checks.required(params)
         validate_history_length(params)
-        async with self._task(params.id, context, params.tenant) as live:
+        async with self._task(params.id, context, _tenant(params, context)) as live:
             return apply_history_length(live.folded.public(), params)
 
     async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> A2ATask | None:
         """CancelTask (§3.1.5)."""
-        async with self._task(params.id, context, params.tenant, owner_only=True) as live:
-            caller = _caller(context, params.tenant)
-            try:
-                await self._engine().cancel(live, caller)
-            except TaskEnded:
-                raise TaskNotCancelableError(f"the task is {state_name(live.state)} already") from None
-            return live.folded.public()
+        checks.required(params)
+        tenant = _tenant(params, context)
+        async with self._task(params.id, context, tenant, owner_only=True) as live:
+            with contextlib.suppress(TaskEnded):
+                await self._engine().cancel(live, _caller(context, tenant))
+                if live.folded.state == TaskState.TASK_STATE_CANCELED:
+                    return live.folded.public()
+            raise TaskNotCancelableError(f"the task is {state_name(live.state)} already")
 
     async def on_subscribe_to_task(
         self, params: SubscribeToTaskRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event]:
         """SubscribeToTask (§3.1.6): the current task, then what happens to it; refused for an ended task."""
-        async with self._task(params.id, context, params.tenant) as live:
+        checks.required(params)
+        async with self._task(params.id, context, _tenant(params, context)) as live:
             if live.folded.ended:
                 raise UnsupportedOperationError(f"the task is {state_name(live.folded.state)}; get it with GetTask")
-            async for event in live.follow():
-                yield event
+            async with _events(live) as events:
+                async for event in events:
+                    yield event
 
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """ListTasks (§3.1.4): the caller's own tasks, last changed first."""
-        validate_history_length(params)
-        if params.HasField("page_size") and not 1 <= params.page_size <= MAX_PAGE:
-            raise InvalidParamsError(f"pageSize must be from 1 to {MAX_PAGE}")
-        size = params.page_size if params.HasField("page_size") else DEFAULT_PAGE
         with _as_a2a_errors():
-            caller = _caller(context, params.tenant)
-            engine = self._engine()
-            listing = await engine.journal.list_of(params.tenant, caller.name)
-            response = ListTasksResponse(page_size=size)
-            after = params.status_timestamp_after.ToMilliseconds() if params.HasField("status_timestamp_after") else None
-            seen: set[str] = set()
-            counted = not params.context_id and after is None
-            async for position, line in listing.newest_first(engine.store, _page_position(params.page_token)):
-                if line.task_id in seen or not _matches(line, params, after):
-                    seen.add(line.task_id)
-                    continue
-                seen.add(line.task_id)
-                if len(response.tasks) == size:
-                    response.next_page_token = _page_token(position + 1)
-                    break
-                task = await self._listed(engine, line, params)
-                if task is not None:
-                    response.tasks.append(task)
-            response.total_size = (
-                _count(listing.counts, params.status) if counted else await _scan(engine, listing, params, after)
-            )
-            return response
-
-    async def _listed(self, engine: Engine, line: Line, params: ListTasksRequest) -> A2ATask | None:
-        """The task of a line; None when a newer line speaks of it, on a page before."""
-        async with engine.borrow(line.task_id) as live:
-            if live is None or live.folded.task.status.timestamp.ToMilliseconds() != line.at:
-                return None
-            task = apply_history_length(live.folded.public(), params)
-            if not params.include_artifacts:
-                task.ClearField("artifacts")
-            return task
+            tenant = _tenant(params, context)
+            return await list_tasks(self._engine(), tenant, _caller(context, tenant).name, params)
 
     @contextlib.asynccontextmanager
     async def _task(
@@ -249,7 +236,11 @@ class DurableRequestHandler(RequestHandler):
             if not TASK_ID.fullmatch(task_id):
                 raise TaskNotFoundError
             async with self._engine().borrow(task_id) as live:
-                if live is None or not live.folded.n or not _may_see(live.folded, caller, tenant, owner_only=owner_only):
+                if (
+                    live is None
+                    or not live.folded.n
+                    or not _may_see(live.folded, caller, tenant, owner_only=owner_only)
+                ):
                     raise TaskNotFoundError
                 yield live
 
@@ -259,14 +250,16 @@ class DurableRequestHandler(RequestHandler):
         self, params: TaskPushNotificationConfig, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
         """CreateTaskPushNotificationConfig (§3.1.7)."""
-        async with self._task(params.task_id, context, params.tenant, owner_only=True) as live:
+        checks.check_webhook(params)
+        async with self._task(params.task_id, context, _tenant(params, context), owner_only=True) as live:
             return await self._configure(live, params)
 
     async def on_get_task_push_notification_config(
         self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
         """GetTaskPushNotificationConfig (§3.1.8)."""
-        async with self._task(params.task_id, context, params.tenant, owner_only=True) as live:
+        checks.required(params)
+        async with self._task(params.task_id, context, _tenant(params, context), owner_only=True) as live:
             if params.id not in live.folded.push:
                 raise TaskNotFoundError("this task has no such push notification configuration")
             return _shown(TaskPushNotificationConfig.FromString(live.folded.push[params.id]))
@@ -275,14 +268,16 @@ class DurableRequestHandler(RequestHandler):
         self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> ListTaskPushNotificationConfigsResponse:
         """ListTaskPushNotificationConfigs (§3.1.9)."""
-        async with self._task(params.task_id, context, params.tenant, owner_only=True) as live:
+        checks.required(params)
+        async with self._task(params.task_id, context, _tenant(params, context), owner_only=True) as live:
             return ListTaskPushNotificationConfigsResponse(configs=map(_shown, live.folded.push_configs()))
 
     async def on_delete_task_push_notification_config(
         self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
         """DeleteTaskPushNotificationConfig (§3.1.10); deleting what isn't there is no error."""
-        async with self._task(params.task_id, context, params.tenant, owner_only=True) as live:
+        checks.required(params)
+        async with self._task(params.task_id, context, _tenant(params, context), owner_only=True) as live:
             if params.id in live.folded.push:
                 live.append(["unpush", params.id])
                 await live.commit()
@@ -291,11 +286,19 @@ class DurableRequestHandler(RequestHandler):
         self, params: GetExtendedAgentCardRequest, context: ServerCallContext
     ) -> AgentCard:
         """GetExtendedAgentCard (§3.1.11): the skills that this caller may invoke."""
-        return self._extended_card(_caller(context, params.tenant))
+        with _as_a2a_errors():
+            return self._extended_card(_caller(context, _tenant(params, context)))
+
+    async def _configure_with(self, live: Live, params: SendMessageRequest) -> None:
+        """The webhook that came with a message: once, however often the message is sent; an ended task needs none."""
+        config = TaskPushNotificationConfig()
+        config.CopyFrom(params.configuration.task_push_notification_config)
+        config.id = config.id or hashlib.sha256(params.message.message_id.encode()).hexdigest()[:16]
+        if config.id not in live.folded.push:
+            with contextlib.suppress(UnsupportedOperationError, TaskEnded):
+                await self._configure(live, config)
 
     async def _configure(self, live: Live, params: TaskPushNotificationConfig) -> TaskPushNotificationConfig:
-        if not params.url.startswith(("https://", "http://")):
-            raise InvalidParamsError("a push notification url starts with https:// (or http:// where that is allowed)")
         config = TaskPushNotificationConfig()
         config.CopyFrom(params)
         config.task_id = live.task_id
@@ -305,6 +308,18 @@ class DurableRequestHandler(RequestHandler):
         live.append(["push", config.id, config.SerializeToString()])
         await live.commit()
         return _shown(config)
+
+
+def _events(live: Live) -> contextlib.aclosing[AsyncGenerator[Event]]:
+    """What a follower gets; leaving it ends the following at once."""
+    return contextlib.aclosing(cast("AsyncGenerator[Event]", live.follow()))
+
+
+def _tenant(params: _InTenant, context: ServerCallContext) -> str:
+    """The tenant of a request. HTTP+JSON has it in the path, so in the context; the others in the request."""
+    if params.tenant and context.tenant and params.tenant != context.tenant:
+        raise InvalidParamsError("tenant is given twice, and differs")
+    return params.tenant or context.tenant
 
 
 def _caller(context: ServerCallContext, tenant: str) -> Caller:
@@ -325,6 +340,17 @@ def _may_see(folded: FoldedTask, caller: Caller, tenant: str, *, owner_only: boo
         return True
     asked = folded.question.spec["scope"] if folded.question else ""
     return bool(asked) and asked in caller.scopes and not owner_only
+
+
+def _has_answered(folded: FoldedTask, caller: Caller, tenant: str, message: Message) -> bool:
+    """Whether this message is an answer that was taken before: who sends it again may no longer see the task."""
+    return folded.meta["tenant"] == tenant and any(
+        step.kind == ASK
+        and step.done
+        and step.value[0] == caller.subject
+        and Message.FromString(step.value[1]).message_id == message.message_id
+        for step in folded.steps.values()
+    )
 
 
 def _fits(skill: Skill, message: Message) -> bool:
@@ -351,42 +377,6 @@ def _shown(config: TaskPushNotificationConfig) -> TaskPushNotificationConfig:
     return shown
 
 
-def _matches(line: Line, params: ListTasksRequest, after: int | None) -> bool:
-    return (
-        (not params.status or line.state == params.status)
-        and (not params.context_id or line.context_id == params.context_id)
-        and (after is None or line.at >= after)
-    )
-
-
-def _count(counts: dict[int, int], status: int) -> int:
-    return counts.get(status, 0) if status else sum(counts.values())
-
-
-async def _scan(engine: Engine, listing: OwnerList, params: ListTasksRequest, after: int | None) -> int:
-    """How many tasks match filters that no counter is kept for: every line is read once."""
-    seen: set[str] = set()
-    total = 0
-    async for _, line in listing.newest_first(engine.store):
-        if line.task_id not in seen:
-            seen.add(line.task_id)
-            total += _matches(line, params, after)
-    return total
-
-
-def _page_token(position: int) -> str:
-    return base64.urlsafe_b64encode(str(position).encode()).decode().rstrip("=")
-
-
-def _page_position(token: str) -> int | None:
-    if not token:
-        return None
-    try:
-        return int(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode("ascii"))
-    except (ValueError, binascii.Error):
-        raise InvalidParamsError("pageToken is not one that this agent gave out") from None
-
-
 @contextlib.contextmanager
 def _as_a2a_errors() -> Generator[None]:
     """Our errors as A2A errors; what isn't foreseen is logged, and told without details."""
@@ -403,3 +393,6 @@ def _as_a2a_errors() -> Generator[None]:
         raise Unavailable("this task can't be served here now; the agent's log says why") from error
     except StoreUnavailable as error:
         raise Unavailable(str(error)) from None
+    except Exception:
+        log.exception("a request failed unexpectedly")
+        raise InternalError("this failed unexpectedly; the agent's log has the details") from None

@@ -5,12 +5,14 @@ never disagree with the logs on SQLite and PostgreSQL.
 """
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
 import msgpack
 
+from sidecard.errors import LogBroken
 from sidecard.tasks.store import StateStore
 
 PAGE = 64
@@ -19,7 +21,7 @@ PAGE = 64
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One change of a task's state, as its owner's list keeps it."""
+    """A task's latest status as of some entry, as its owner's list keeps it."""
 
     task_id: str
     context_id: str
@@ -30,7 +32,7 @@ class Line:
 
 @dataclass(slots=True)
 class OwnerList:
-    """The tasks of one (tenant, owner), a line for each change of state, in order. The newest line of a task counts."""
+    """The tasks of one (tenant, owner), a line for each entry with a status, in order. The newest of a task counts."""
 
     key: str
     size: int = 0
@@ -53,16 +55,17 @@ class OwnerList:
     def stage(self, lines: Iterable[Line]) -> tuple["OwnerList", dict[str, bytes]]:
         """The list with these lines appended, and what to write for it. This list itself stays as it is."""
         after = OwnerList(self.key, self.size, list(self.tail), Counter(self.counts))
-        writes: dict[str, bytes] = {}
-        for line in lines:
+        pages: dict[int, list[list[str | int]]] = {}
+        for line in sorted(lines, key=lambda line: line.at):
+            pages[after.size // PAGE] = after.tail
             after.tail.append([line.task_id, line.context_id, line.state, line.at])
             after.counts[line.state] += 1
             if line.before:
                 after.counts[line.before] -= 1
-            writes[f"{self.key}:{after.size // PAGE}"] = msgpack.packb(after.tail)
             after.size += 1
             if after.size % PAGE == 0:
                 after.tail = []
+        writes: dict[str, bytes] = {f"{self.key}:{number}": msgpack.packb(page) for number, page in pages.items()}
         writes[self.key] = msgpack.packb([after.size, dict(after.counts)])
         return after, writes
 
@@ -80,52 +83,82 @@ class OwnerList:
 
     async def _page(self, store: StateStore, number: int) -> list[list[str | int]]:
         key = f"{self.key}:{number}"
-        page: list[list[str | int]] = msgpack.unpackb((await store.read([key]))[key])
+        stored = (await store.read([key])).get(key)
+        if stored is None:
+            raise LogBroken(f"page {number} of a list of tasks is gone: the state store lost writes")
+        page: list[list[str | int]] = msgpack.unpackb(stored)
         return page
 
 
 @dataclass(slots=True)
+class TodoChange:
+    """Pages of a to-do list as they will be once they are written."""
+
+    pages: dict[int, set[str]]
+    writes: dict[str, bytes]
+
+
 class Todo:
     """Every task that anything but a person must move on. Not a hint: a restart takes up exactly these."""
 
-    key: str
-    pages: list[frozenset[str]] = field(default_factory=list)
+    def __init__(self, key: str, pages: Iterable[Iterable[str]] = ()) -> None:
+        self.key = key
+        self._pages = [set(page) for page in pages]
+        self._page_of = {task_id: number for number, page in enumerate(self._pages) for task_id in page}
+        self._with_room = {number for number, page in enumerate(self._pages) if len(page) < PAGE}
 
     @classmethod
     async def load(cls, store: StateStore, replica: str) -> "Todo":
         """Read this replica's list."""
-        opened = cls(key=f"todo:{replica}")
-        head = (await store.read([opened.key])).get(opened.key)
-        if head:
-            keys = [f"{opened.key}:{number}" for number in range(msgpack.unpackb(head))]
-            stored = await store.read(keys)
-            opened.pages = [frozenset(msgpack.unpackb(stored[key])) for key in keys]
-        return opened
+        key = f"todo:{replica}"
+        head = (await store.read([key])).get(key)
+        keys = [f"{key}:{number}" for number in range(msgpack.unpackb(head) if head else 0)]
+        stored = await store.read(keys) if keys else {}
+        return cls(key, [msgpack.unpackb(stored[key]) for key in keys])
 
     def __contains__(self, task_id: str) -> bool:
-        return any(task_id in page for page in self.pages)
+        return task_id in self._page_of
 
     def all(self) -> list[str]:
         """The ids of all listed tasks."""
-        return [task_id for page in self.pages for task_id in sorted(page)]
+        return [task_id for page in self._pages for task_id in sorted(page)]
 
-    def stage(self, changes: dict[str, bool]) -> tuple["Todo", dict[str, bytes]]:
-        """The list with tasks put on (True) or taken off (False), and what to write for it."""
-        after = Todo(self.key, list(self.pages))
-        touched: set[int] = set()
-        for task_id, listed in changes.items():
-            at = next((number for number, page in enumerate(after.pages) if task_id in page), None)
-            if listed and at is None:
-                free = next((number for number, page in enumerate(after.pages) if len(page) < PAGE), None)
-                if free is None:
-                    free = len(after.pages)
-                    after.pages.append(frozenset())
-                after.pages[free] |= {task_id}
-                touched.add(free)
-            elif not listed and at is not None:
-                after.pages[at] -= {task_id}
-                touched.add(at)
-        writes: dict[str, bytes] = {f"{self.key}:{n}": msgpack.packb(sorted(after.pages[n])) for n in touched}
-        if len(after.pages) != len(self.pages):
-            writes[self.key] = msgpack.packb(len(after.pages))
-        return after, writes
+    def stage(self, changes: dict[str, bool]) -> TodoChange:
+        """What to write to put tasks on (True) or take them off (False). The list stays as it is until `settle`.
+
+        Costs as much as the pages touched, however long the list is.
+        """
+        pages: dict[int, set[str]] = {}
+        count = len(self._pages)
+        for task_id in (t for t, listed in changes.items() if not listed and t in self._page_of):
+            number = self._page_of[task_id]
+            pages.setdefault(number, set(self._pages[number])).discard(task_id)
+        room = iter([*pages, *itertools.islice(self._with_room, len(changes))])
+        into = next(room, None)
+        for task_id in (t for t, listed in changes.items() if listed and t not in self._page_of):
+            while into is None or len(self._page(pages, into)) >= PAGE:
+                into = next(room, None)
+                if into is None:
+                    into, count = count, count + 1
+            pages[into] = self._page(pages, into) | {task_id}
+        writes: dict[str, bytes] = {f"{self.key}:{n}": msgpack.packb(sorted(page)) for n, page in pages.items()}
+        if count != len(self._pages):
+            writes[self.key] = msgpack.packb(count)
+        return TodoChange(pages, writes)
+
+    def settle(self, change: TodoChange) -> None:
+        """Make a change that has been written this list's own."""
+        for number in sorted(change.pages):
+            page = change.pages[number]
+            if number == len(self._pages):
+                self._pages.append(set())
+            for task_id in self._pages[number] - page:
+                del self._page_of[task_id]
+            self._page_of.update(dict.fromkeys(page, number))
+            self._pages[number] = page
+            (self._with_room.add if len(page) < PAGE else self._with_room.discard)(number)
+
+    def _page(self, pages: dict[int, set[str]], number: int) -> set[str]:
+        if number in pages:
+            return pages[number]
+        return self._pages[number] if number < len(self._pages) else set()

@@ -3,23 +3,34 @@
 import asyncio
 import contextlib
 import itertools
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from sidecard.errors import StoreUnavailable, TaskConflict
-from sidecard.tasks.index import Line, OwnerList, Todo
+from sidecard.tasks.index import Line, OwnerList, Todo, TodoChange
 from sidecard.tasks.store import StateStore
+
+log = logging.getLogger("sidecard.tasks")
 
 MAX_BATCH_BYTES = 1_000_000
 MAX_WAITING_BYTES = 32_000_000
 MAX_WAITING_SECONDS = 5.0
 RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
+T = TypeVar("T")
+_Lists = dict[tuple[str, str], OwnerList]
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Append:
-    """One frozen log entry on its way to the store, with what must become true together with it."""
+    """One frozen log entry on its way to the store, with what must become true together with it.
+
+    `hints` speak of earlier entries, whose commit is certain.
+    """
 
     key: str
     data: bytes
@@ -28,6 +39,7 @@ class Append:
     line: Line | None
     listed: bool
     contested: bool
+    hints: dict[str, bytes] = field(default_factory=dict)
     since: float = field(default_factory=time.monotonic)
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -46,9 +58,10 @@ class Journal:
         self.todo = Todo(key=f"todo:{replica}")
         self.writes = 0
         self.bytes_written = 0
-        self._lists: dict[tuple[str, str], OwnerList] = {}
+        self._lists: _Lists = {}
         self._queue: list[Append] = []
         self._in_flight: Sequence[Append] = ()
+        self._waiting_bytes = 0
         self._wake = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
@@ -70,22 +83,26 @@ class Journal:
 
     def admit(self) -> None:
         """Raises StoreUnavailable when so much waits for the store that nothing more should be accepted."""
-        waiting = (*self._in_flight, *self._queue)
-        if not waiting:
+        oldest = next(iter(self._in_flight or self._queue), None)
+        if oldest is None:
             return
-        if time.monotonic() - waiting[0].since > MAX_WAITING_SECONDS or sum(len(a.data) for a in waiting) > MAX_WAITING_BYTES:
+        if time.monotonic() - oldest.since > MAX_WAITING_SECONDS or self._waiting_bytes > MAX_WAITING_BYTES:
             raise StoreUnavailable("the state store does not keep up or is down; nothing was accepted, try again later")
 
     async def list_of(self, tenant: str, owner: str) -> OwnerList:
-        """The list of one owner's tasks, as last committed."""
+        """The list of one owner's tasks, as last committed. Raises StoreUnavailable."""
+        return await self._list_of(tenant, owner)
+
+    async def _list_of(self, tenant: str, owner: str) -> OwnerList:
         if (tenant, owner) not in self._lists:
             loaded = await OwnerList.load(self.store, self.replica, tenant, owner)
             self._lists.setdefault((tenant, owner), loaded)
         return self._lists[tenant, owner]
 
     def append(self, append: Append) -> asyncio.Future[None]:
-        """Put an entry into the next batch. The future ends when it is stored, or with TaskConflict when it has lost."""
+        """Put an entry into the next batch. The future ends when it is stored, with TaskConflict when it lost."""
         self._queue.append(append)
+        self._waiting_bytes += len(append.data)
         self._wake.set()
         return append.done
 
@@ -94,10 +111,15 @@ class Journal:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                batch = self._take()
-                self._in_flight = batch
-                await self._commit(batch)
+                batch = self._in_flight = self._take()
+                try:
+                    await self._commit(batch)
+                except Exception:
+                    log.exception("a batch of log entries could not be written")
+                    for append in batch:
+                        _end(append, StoreUnavailable("this could not be stored; the agent's log says why"))
                 self._in_flight = ()
+                self._waiting_bytes -= sum(len(append.data) for append in batch)
 
     def _take(self) -> list[Append]:
         """The next batch: contested entries never share one with uncontested ones, so that no storm rejects others."""
@@ -116,61 +138,57 @@ class Journal:
 
     async def _commit(self, batch: list[Append]) -> None:
         attempt = 0
-        absent = list(batch)
+        absent = batch
         while batch:
             lists, todo, upserts = await self._stage(batch)
             try:
                 await self.store.write([(append.key, append.data) for append in absent], upserts)
+                break
             except (TaskConflict, StoreUnavailable):
-                stored = await self._read_back([append.key for append in batch])
-                lost = [append for append in batch if stored.get(append.key, append.data) != append.data]
-                for append in lost:
-                    _end(append, TaskConflict(f"{append.key} was written by somebody else"))
-                batch = [append for append in batch if append not in lost]
-                absent = [append for append in batch if append.key not in stored]
-                if batch and not absent:
-                    break  # the write's answer was lost, not the write
-                if not lost:
-                    await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-                    attempt += 1
-                continue
-            break
+                stored = await patiently(partial(self.store.read, [append.key for append in batch]))
+            lost = [append for append in batch if stored.get(append.key, append.data) != append.data]
+            for append in lost:
+                _end(append, TaskConflict(f"{append.key} was written by somebody else"))
+            batch = [append for append in batch if stored.get(append.key, append.data) == append.data]
+            # When only the answer was lost nothing is absent; the lists are written once more, to be sure of them too.
+            absent = [append for append in batch if append.key not in stored]
+            if absent and not lost:
+                await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+                attempt += 1
         if not batch:
             return
         self._lists.update(lists)
-        self.todo = todo
+        self.todo.settle(todo)
         self.writes += 1
         self.bytes_written += sum(len(append.data) for append in batch) + sum(map(len, upserts.values()))
         for append in batch:
             _end(append, None)
 
-    async def _stage(self, batch: list[Append]) -> tuple[dict[tuple[str, str], OwnerList], Todo, dict[str, bytes]]:
-        upserts: dict[str, bytes] = {}
-        lists: dict[tuple[str, str], OwnerList] = {}
-        for owner in {append.owner for append in batch if append.line}:
-            lines = [append.line for append in batch if append.line and append.owner == owner]
-            lists[owner], writes = (await self._patiently_list(owner)).stage(lines)
+    async def _stage(self, batch: list[Append]) -> tuple[_Lists, TodoChange, dict[str, bytes]]:
+        upserts = {key: hint for append in batch for key, hint in append.hints.items()}
+        lists: _Lists = {}
+        lines: dict[tuple[str, str], list[Line]] = {}
+        for append in batch:
+            if append.line:
+                lines.setdefault(append.owner, []).append(append.line)
+        for owner, changed in lines.items():
+            lists[owner], writes = (await patiently(partial(self._list_of, *owner))).stage(changed)
             upserts |= writes
-        todo, writes = self.todo.stage({append.task_id: append.listed for append in batch})
-        return lists, todo, upserts | writes
-
-    async def _patiently_list(self, owner: tuple[str, str]) -> OwnerList:
-        while True:
-            try:
-                return await self.list_of(*owner)
-            except StoreUnavailable:
-                await asyncio.sleep(RETRY_SECONDS[-1])
-
-    async def _read_back(self, keys: list[str]) -> dict[str, bytes]:
-        for delay in itertools.chain(RETRY_SECONDS, itertools.repeat(RETRY_SECONDS[-1])):
-            try:
-                return await self.store.read(keys)
-            except StoreUnavailable:
-                await asyncio.sleep(delay)
-        raise AssertionError
+        todo = self.todo.stage({append.task_id: append.listed for append in batch})
+        return lists, todo, upserts | todo.writes
 
 
-def _end(append: Append, error: TaskConflict | None) -> None:
+async def patiently(read: Callable[[], Awaitable[T]]) -> T:
+    """What `read` gives, tried until the store answers."""
+    for delay in itertools.chain(RETRY_SECONDS, itertools.repeat(RETRY_SECONDS[-1])):
+        try:
+            return await read()
+        except StoreUnavailable:
+            await asyncio.sleep(delay)
+    raise AssertionError
+
+
+def _end(append: Append, error: TaskConflict | StoreUnavailable | None) -> None:
     if append.done.done():
         return
     if error is None:

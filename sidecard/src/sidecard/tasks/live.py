@@ -1,91 +1,95 @@
 """One task in this replica's memory: what it has yet to commit, who follows it, and its run."""
 
 import asyncio
-import contextlib
-import time
+import logging
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
-from a2a.types import Artifact, TaskArtifactUpdateEvent, TaskStatusUpdateEvent
-from a2a.types import Task as A2ATask
-
-from sidecard.errors import StoreUnavailable, TaskConflict
+from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
 from sidecard.tasks.entry import Entry, Record, head_key, log_key
+from sidecard.tasks.follower import Event, Followers
 from sidecard.tasks.index import Line
-from sidecard.tasks.journal import Append, Journal
-from sidecard.tasks.state import INTERRUPTED, TERMINAL, FoldedTask, Question, Step, status_of
+from sidecard.tasks.journal import Append, Journal, patiently
+from sidecard.tasks.loading import catch_up
+from sidecard.tasks.pending import Pending
+from sidecard.tasks.state import ENDS, INTERRUPTED, TERMINAL, FoldedTask, Question, Step
 
 if TYPE_CHECKING:
     from sidecard.tasks.run import Run
 
-Event = A2ATask | TaskStatusUpdateEvent | TaskArtifactUpdateEvent
+__all__ = ["Event", "Live", "TaskEnded"]
+
+log = logging.getLogger("sidecard.tasks")
+
 SNAPSHOT_EVERY = 256
-FOLLOWER_EVENTS = 2_000
-"""Events that may wait for a slow reader before it is cut; it can subscribe again."""
+SNAPSHOT_BYTES_PER_ENTRY = 256
+"""A snapshot waits for at least that many entries, and for more the larger it is, so that all of them together grow
+linearly with the log."""
+MOST_SNAPSHOT_BYTES = 4_000_000
 ACKNOWLEDGE_SECONDS = 20.0
-READ_AHEAD = 32
 
 
 class TaskEnded(TaskConflict):
     """The task has reached a terminal state; nothing more can be appended."""
 
 
-async def load(journal: Journal, task_id: str) -> FoldedTask | None:
-    """Fold a task from its log, or None where there is none. Raises LogBroken, StoreUnavailable."""
-    head = (await journal.store.read([head_key(task_id)])).get(head_key(task_id))
-    folded = FoldedTask()
-    if head:
-        snapshot_at = int(head.decode())
-        stored = await journal.store.read([log_key(task_id, snapshot_at)])
-        if data := stored.get(log_key(task_id, snapshot_at)):
-            entry = Entry.unpack(data)
-            folded = FoldedTask.restore(next(record[1] for record in entry.records if record[0] == "snapshot"))
-            folded.apply(entry)
-    await catch_up(journal, task_id, folded)
-    return folded if folded.n else None
+class Keeper(Protocol):
+    """Who keeps tasks in memory, and moves them on."""
 
+    def stored(self, live: "Live", before: int, records: list[Record]) -> None:
+        """An entry of this task is stored; `before` was its state."""
 
-async def catch_up(journal: Journal, task_id: str, folded: FoldedTask) -> None:
-    """Fold all entries after `folded.n`."""
-    ahead = 4
-    while True:
-        keys = [log_key(task_id, folded.n + i) for i in range(1, ahead + 1)]
-        stored = await journal.store.read(keys)
-        for key in keys:
-            if key not in stored:
-                return
-            folded.apply(Entry.unpack(stored[key]))
-        ahead = min(ahead * 2, READ_AHEAD)
+    def let_go(self, live: "Live") -> None:
+        """This task may no longer be needed in memory."""
 
 
 class Live:
     """Serialises the appends of one task: at most one entry in flight, each record in exactly one entry.
 
     What is appended takes part in decisions at once (`state`, `ended`), and leaves this process only when committed.
+    When its entry is lost to somebody else who runs the task now, this object is `lost`, for good: load the task again.
     """
 
-    def __init__(self, journal: Journal, replica: str, folded: FoldedTask, meta: dict[str, str]) -> None:
-        """`meta` is the "new" record's, also before that is stored."""
+    def __init__(
+        self,
+        journal: Journal,
+        keeper: Keeper,
+        folded: FoldedTask,
+        meta: dict[str, str],
+        *,
+        replica: str,
+        clock: Callable[[], int],
+    ) -> None:
+        """`meta` is the "new" record's, also before that is stored; `clock` gives UTC in milliseconds."""
         self.journal = journal
         self.replica = replica
+        self.clock = clock
         self.folded = folded
         self.meta = meta
         self.task_id = meta["task"]
-        self.question = folded.question
-        self.messages: dict[str, str] = dict(folded.messages)
         self.users = 0
-        self.state: int = folded.state
         self.run: Run | None = None
         self.watches: dict[str, asyncio.Task[None]] = {}
-        self.hold: asyncio.Future[Any] | None = None
-        self.on_change: Callable[[Live, int], None] = lambda _live, _before: None
-        self._pending: list[Record] = []
-        self._waiters: list[asyncio.Future[None]] = []
+        self.hold: asyncio.Future[None] | None = None
+        self.stalled: TaskConflict | None = None
+        self.lost: SidecardError | None = None
+        self.canceling = False
+        self._keeper = keeper
+        self._pending = Pending()
         self._steps: dict[str, asyncio.Future[Step]] = {}
-        self._followers: set[asyncio.Queue[Event | None]] = set()
+        self._followers = Followers(self.task_id, meta["context"])
         self._flushing: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
-        self._last_status = folded.task.status.timestamp.ToMilliseconds()
+        self._snapshot_due = folded.snapshot_at + _until_snapshot(folded.snapshot_bytes)
+        self._hints: dict[str, bytes] = {}
+        self._begin_from_folded()
+
+    def _begin_from_folded(self) -> None:
+        self.state: int = self.folded.state
+        self.question = self.folded.question
+        self.messages = dict(self.folded.messages)
+        self._last_status = self.folded.task.status.timestamp.ToMilliseconds()
 
     @property
     def ended(self) -> bool:
@@ -95,48 +99,75 @@ class Live:
     @property
     def busy(self) -> bool:
         """Whether memory is needed for it: something runs, waits, follows or is to be written."""
-        return bool(self.users or self.run or self.watches or self._followers or self._pending or self._flushing)
+        waits = self.watches or self._followers or self._pending or self._flushing
+        return bool(self.users or self.run or self.canceling or waits)
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits to be stored that whoever makes more should wait too."""
+        return self._pending.full
+
+    # -- appending ----------------------------------------------------------------------------------------------------
 
     def append(self, *records: Record) -> None:
-        """Take records into the next entry. Raises TaskEnded after a terminal status has been appended."""
+        """Take records into one entry, together. Raises TaskEnded after a terminal status, TooLarge, TaskConflict."""
+        if self.lost is not None:
+            raise TaskConflict(f"task {self.task_id} is run elsewhere now, or could not be stored")
         if self.ended:
             raise TaskEnded(f"task {self.task_id} has ended")
+        size = self._pending.check(records)
+        self._anticipate(records)
+        self._pending.add(records, size)
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush(), name=f"flush {self.task_id}")
+
+    def _anticipate(self, records: tuple[Record, ...] | list[Record]) -> None:
+        """Let appended records take part in decisions before they are stored."""
         for record in records:
             match record:
                 case ["status", at, state, *_]:
                     self._last_status = record[1] = max(at, self._last_status + 1)
                     self.state = state
+                    self.question = None if self.ended else self.question
                 case ["message", message_id, digest, *_]:
                     self.messages[message_id] = digest
                     self.question = None
                 case ["question", question_id, key, spec]:
                     self.question = Question(question_id, key, spec)
-        self._pending.extend(records)
-        if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush(), name=f"flush {self.task_id}")
+                case [kind, key, *_] if kind in ENDS and self.question is not None and self.question.step == key:
+                    self.question = None
+        if self.question is None:
+            self._changed.set()
 
     def status(self, state: int, message: bytes = b"", branch: str = "", number: int = 0) -> Record:
         """A status record, stamped now."""
-        return ["status", time.time_ns() // 1_000_000, state, message, branch, number]
+        return ["status", self.clock(), state, message, branch, number]
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
 
     async def commit(self, *, hurry: bool = True) -> None:
-        """Return once everything appended so far is stored; without `hurry`, when the first entry is written anyway.
+        """Like `stored`, for whoever can't wait for ever: after a while raises StoreUnavailable.
 
-        Raises TaskConflict when another replica owns the task now, StoreUnavailable when the store does not answer in
-        time: then the outcome is not known, and the same message may be sent again.
+        Then the outcome is not known, and the same message may be sent again.
         """
-        if hurry:
-            self.release()
-        if self._flushing is None:
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
         try:
-            await asyncio.wait_for(waiter, ACKNOWLEDGE_SECONDS)
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                await self.stored(hurry=hurry)
         except TimeoutError:
             raise StoreUnavailable(
                 "the state store does not answer, so whether this was stored is not known; send the same message again"
             ) from None
+
+    async def stored(self, *, hurry: bool = True) -> None:
+        """Return once everything appended so far is stored; without `hurry`, when the first entry is written anyway.
+
+        Raises TaskConflict when another replica owns the task now, StoreUnavailable when this agent is stopping.
+        """
+        if hurry:
+            self.release()
+        if self.lost is not None:
+            raise self.lost
+        await self._pending.wait()
 
     def release(self) -> None:
         """Write the first entry now, whatever else might still join it."""
@@ -144,14 +175,31 @@ class Live:
             self.hold.set_result(None)
 
     async def settled(self) -> None:
-        """Return once the stored task has ended or waits for a person, with nothing of it still to be written."""
-        while self._flushing is not None or self.folded.state not in TERMINAL | INTERRUPTED:
+        """Return once the stored task has ended or waits for a person, with nothing of it still to be written.
+
+        Raises TaskConflict when it can't go on here, StoreUnavailable when this agent is stopping.
+        """
+        while self._pending or self.folded.state not in TERMINAL | INTERRUPTED:
+            if self.stalled is not None:
+                raise self.stalled
             await self.changed()
 
     async def changed(self) -> None:
-        """Return when something of this task has been stored, or failed to be."""
+        """Return when something of this task has changed. Raises what made it lost."""
+        if self.lost is not None:
+            raise self.lost
         self._changed.clear()
         await self._changed.wait()
+
+    async def question_closed(self) -> None:
+        """Return once the task has no open question, stored or about to be."""
+        while self.question is not None:
+            await self.changed()
+
+    def stall(self, reason: TaskConflict) -> None:
+        """The task can't go on here, though it has not ended: whoever waits for it learns why."""
+        self.stalled = reason
+        self._changed.set()
 
     def step_done(self, key: str) -> asyncio.Future[Step]:
         """A future for the stored result of a step that waits."""
@@ -168,87 +216,77 @@ class Live:
 
         A reader that falls too far behind is cut: its stream ends without a terminal event, and it may come again.
         """
-        queue: asyncio.Queue[Event | None] = asyncio.Queue(FOLLOWER_EVENTS)
-        self._followers.add(queue)
         try:
-            yield self.folded.public()
-            if self.folded.ended:
-                return
-            while (event := await queue.get()) is not None:
-                yield event
+            with self._followers.joined() as follower:
+                if self.folded.ended or self.lost is not None:
+                    follower.cut()
+                yield self.folded.public()
+                async for event in follower.events():
+                    yield event
         finally:
-            self._followers.discard(queue)
-
-    async def question_closed(self) -> None:
-        """Return once the task has no open question, stored or about to be."""
-        while self.question is not None:
-            await self.changed()
+            self._keeper.let_go(self)
 
     async def close(self) -> None:
         """Forget the task: its followers' streams end, its run and waits stop. The log goes on where it is taken up."""
-        tasks = [*self.watches.values(), *([self._flushing] if self._flushing else [])]
-        for task in tasks:
+        flushing = [self._flushing] if self._flushing else []
+        self._lose(StoreUnavailable("this agent is stopping; send the same message again"))
+        for task in flushing:
             task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
-        self._cut_followers()
-        self._fail_waiters(StoreUnavailable("this agent is stopping; send the same message again"))
+        await asyncio.gather(*flushing, *self.watches.values(), return_exceptions=True)
+
+    # -- writing ------------------------------------------------------------------------------------------------------
 
     async def _flush(self) -> None:
         try:
             if self.hold is not None:
                 await self.hold
                 self.hold = None
-            while self._pending:
-                records, self._pending = self._pending, []
-                waiters, self._waiters = self._waiters, []
-                await self._write(records, waiters)
+            while self._pending and self.lost is None:
+                await self._write()
         except (TaskConflict, StoreUnavailable) as error:
-            self._fail_waiters(error)
+            self._lose(error)
+        except Exception:
+            log.exception("task %s is stopped where it is", self.task_id)
+            self._lose(TaskConflict(f"task {self.task_id} could not be stored; the agent's log says why"))
         finally:
             self._flushing = None
             self._changed.set()
+            self._keeper.let_go(self)
 
-    async def _write(self, records: list[Record], waiters: list[asyncio.Future[None]]) -> None:
+    async def _write(self) -> None:
+        count, records = self._pending.next_entry()
         folded = self.folded
         handover = folded.owner_replica != self.replica
-        number = folded.n + 1
         added: list[Record] = [["lease", self.replica]] if handover else []
-        if number % SNAPSHOT_EVERY == 0:
-            added.insert(0, ["snapshot", folded.snapshot()])
+        if folded.n + 1 >= self._snapshot_due:
+            added.insert(0, *self._snapshot())
         entry = Entry(
             previous=folded.nonce,
             epoch=folded.epoch + 1 if handover else folded.epoch,
-            at=max(time.time_ns() // 1_000_000, folded.at + 1),
+            at=max(self.clock(), folded.at + 1, *(record[1] for record in records if record[0] == "status")),
             records=[*added, *records] if folded.n else [*records, *added],
         )
         try:
             await self.journal.append(self._append_of(entry))
-        except TaskConflict as error:
-            await self._lost(entry, records, waiters, error)
+        except TaskConflict:
+            await self._rebase(entry)
             return
-        except StoreUnavailable as error:
-            _fail(waiters, error)
-            raise
-        before = folded.state
-        folded.apply(entry)
-        if folded.state != before:
-            self.on_change(self, before)
-        if number % SNAPSHOT_EVERY == 0:
-            await self.journal.store.write([], {head_key(self.task_id): str(number).encode()})
-        self._publish(entry.records)
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._changed.set()
+        self._pending.stored(count)
+        self._take_in(entry)
+        self._hints = {head_key(self.task_id): b"%d" % folded.n} if folded.snapshot_at == folded.n else {}
+        self._pending.wake()
+
+    def _snapshot(self) -> list[Record]:
+        snapshot = self.folded.snapshot()
+        self._snapshot_due = self.folded.n + 1 + _until_snapshot(len(snapshot))
+        return [["snapshot", snapshot]] if len(snapshot) <= MOST_SNAPSHOT_BYTES else []
 
     def _append_of(self, entry: Entry) -> Append:
         folded = self.folded
         meta = self.meta
         after = folded.preview(entry.records)
         line = None
-        if after.state != folded.state:
+        if after.status_at:  # progress too: lists are ordered by the time of the status
             line = Line(self.task_id, meta["context"], folded.state, after.state, after.status_at)
         return Append(
             key=log_key(self.task_id, folded.n + 1),
@@ -258,78 +296,61 @@ class Live:
             line=line,
             listed=after.must_move,
             contested=folded.n == 0 or entry.epoch != folded.epoch,
+            hints=self._hints,
         )
 
-    async def _lost(
-        self, entry: Entry, records: list[Record], waiters: list[asyncio.Future[None]], error: TaskConflict
-    ) -> None:
-        """Somebody else has written this entry: rebase while the task is still ours, else stop without a word."""
-        ours = self.folded.n > 0
-        if ours:
-            await catch_up(self.journal, self.task_id, self.folded)
-            ours = self.folded.epoch <= entry.epoch and self.folded.owner_replica in ("", self.replica)
-        if ours and not self.folded.ended:
-            self._pending = records + self._pending
-            self._waiters = waiters + self._waiters
+    def _take_in(self, entry: Entry) -> None:
+        """Fold an entry that is stored, and tell everybody."""
+        before, question = self.folded.state, self.folded.question
+        self.folded.apply(entry)
+        for record in entry.records:
+            self._followers.tell(record)
+            if record[0] in ENDS:
+                self._end_step(record[1])
+        if question is not None:
+            self._end_step(question.step)
+        if self.folded.ended:
+            self._followers.cut()
+        self._changed.set()
+        self._keeper.stored(self, before, entry.records)
+
+    async def _rebase(self, entry: Entry) -> None:
+        """Somebody else has written this entry: fold it in and try again, unless the task is run elsewhere now."""
+        if self.folded.n == 0:
+            raise TaskConflict(f"task {self.task_id} exists already")
+        await patiently(partial(catch_up, self.journal.store, self.task_id, self.folded, self._take_in))
+        if self.folded.epoch >= entry.epoch and self.folded.owner_replica != self.replica:
+            raise TaskConflict(f"task {self.task_id} is run by another replica now")
+        if self.folded.ended:
+            raise TaskEnded(f"task {self.task_id} has ended")
+        self._begin_from_folded()
+        for group in self._pending:
+            self._anticipate(group)
+
+    def _lose(self, error: SidecardError) -> None:
+        """Stop without a word to anyone but those who wait here."""
+        if self.lost is not None:
             return
-        _fail(waiters, error)
-        self._cut_followers()
+        self.lost = error
         if self.run is not None:
             self.run.abandon()
-        raise error
+        for watch in self.watches.values():
+            watch.cancel()
+        self._pending.give_up(error)
+        self._followers.cut()
+        self._changed.set()
+        self._keeper.let_go(self)
 
-    def _publish(self, records: list[Record]) -> None:
-        for record in records:
-            match record:
-                case ["status", at, state, message, *_]:
-                    self._tell(
-                        TaskStatusUpdateEvent(
-                            task_id=self.task_id,
-                            context_id=self.meta["context"],
-                            status=status_of(at, state, message),
-                        )
-                    )
-                case ["artifact", data, append, last, *_]:
-                    self._tell(
-                        TaskArtifactUpdateEvent(
-                            task_id=self.task_id,
-                            context_id=self.meta["context"],
-                            artifact=Artifact.FromString(data),
-                            append=append,
-                            last_chunk=last,
-                        )
-                    )
-        for key in [key for key in self._steps if key in self.folded.steps and self.folded.steps[key].done]:
-            future = self._steps.pop(key)
-            if not future.done():
-                future.set_result(self.folded.steps[key])
-        if self.folded.ended:
-            self._cut_followers()
+    # -- telling ------------------------------------------------------------------------------------------------------
 
-    def _tell(self, event: Event) -> None:
-        for queue in list(self._followers):
-            try:
-                queue.put_nowait(event)
-            except asyncio.QueueFull:
-                self._followers.discard(queue)
-                _cut(queue)
-
-    def _cut_followers(self) -> None:
-        for queue in self._followers:
-            with contextlib.suppress(asyncio.QueueFull):
-                queue.put_nowait(None)
-
-    def _fail_waiters(self, error: Exception) -> None:
-        _fail(self._waiters, error)
-        self._waiters = []
+    def _end_step(self, key: str) -> None:
+        step = self.folded.steps[key]
+        future = self._steps.get(key)
+        if future is not None and step.end:
+            del self._steps[key]
+            if step.done and not future.done():
+                future.set_result(step)
 
 
-def _cut(queue: asyncio.Queue[Event | None]) -> None:
-    queue.get_nowait()
-    queue.put_nowait(None)
-
-
-def _fail(waiters: list[asyncio.Future[None]], error: Exception) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_exception(error)
+def _until_snapshot(size: int) -> int:
+    return max(SNAPSHOT_EVERY, size // SNAPSHOT_BYTES_PER_ENTRY)

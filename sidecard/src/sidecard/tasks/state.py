@@ -21,9 +21,10 @@ TERMINAL = frozenset(
 )
 INTERRUPTED = frozenset({TaskState.TASK_STATE_INPUT_REQUIRED, TaskState.TASK_STATE_AUTH_REQUIRED})
 
-
 ASK = "ask"
 """The kind of step that only a person ends."""
+ENDS = frozenset({"done", "failed", "dropped"})
+"""Records that end a step: it returned, it raised, or its branch was cancelled there."""
 
 
 def state_name(state: int) -> str:
@@ -33,12 +34,17 @@ def state_name(state: int) -> str:
 
 @dataclass(slots=True)
 class Step:
-    """A recorded step: begun and not done means that it waits, or that its effect may have happened."""
+    """A recorded step. `end` is one of ENDS, or "": begun only, so it waits, or its effect may have happened."""
 
     kind: str
     arguments: str
-    done: bool
+    end: str
     value: Any
+
+    @property
+    def done(self) -> bool:
+        """Whether it has an outcome: a dropped step has none."""
+        return self.end in ("done", "failed")
 
 
 @dataclass(slots=True)
@@ -69,7 +75,11 @@ class Preview:
 
 @dataclass(slots=True)
 class FoldedTask:
-    """The state of one task after entry `n` of its log."""
+    """The state of one task after entry `n` of its log.
+
+    `created` and `at` (its last entry) are UTC in milliseconds, `waiting` are the steps that have begun and not ended,
+    questions aside, and `snapshot_at` is the entry that holds the last snapshot.
+    """
 
     n: int = 0
     nonce: bytes = b""
@@ -87,6 +97,10 @@ class FoldedTask:
     push: dict[str, bytes] = field(default_factory=dict)
     cancel_by: str | None = None
     fruitless: int = 0
+    waiting: set[str] = field(default_factory=set)
+    snapshot_at: int = 0
+    snapshot_bytes: int = 0
+    _artifacts: dict[str, int] = field(default_factory=dict)
 
     @property
     def state(self) -> int:
@@ -99,34 +113,33 @@ class FoldedTask:
         return self.task.status.state in TERMINAL
 
     @property
-    def waiting(self) -> set[str]:
-        """Keys of the steps that have begun and are not done, questions aside."""
-        return {key for key, step in self.steps.items() if not step.done and step.kind != ASK}
-
-    @property
     def must_move(self) -> bool:
         """True while anything but a person has to move this task on: then a replica lists it and takes it up again."""
         return not self.ended and (self.question is None or self.cancel_by is not None or bool(self.waiting))
 
     def preview(self, records: list[Record]) -> Preview:
         """What these records will make of it, without folding them in: cheap, whatever the size of the task."""
-        state, at, question, waiting = self.state, 0, self.question is not None, self.waiting
+        state, at = self.state, 0
+        asking = self.question.step if self.question else None
         cancel = self.cancel_by is not None
+        waits: dict[str, bool] = {}
         for record in records:
             match record:
                 case ["status", at_ms, new, *_]:
                     state, at = new, at_ms
                 case ["begun", key, kind, *_] if kind != ASK:
-                    waiting.add(key)
-                case ["done", key, *_]:
-                    waiting.discard(key)
-                case ["question", *_]:
-                    question = True
+                    waits[key] = True
+                case ["question", _, key, *_]:
+                    asking = key
                 case ["message", *_]:
-                    question = False
+                    asking = None
                 case ["cancel", *_]:
                     cancel = True
-        return Preview(state, at, state not in TERMINAL and (not question or cancel or bool(waiting)))
+                case [kind, key, *_] if kind in ENDS:
+                    waits[key] = False
+                    asking = None if asking == key else asking
+        waiting = len(self.waiting) + sum(now - (key in self.waiting) for key, now in waits.items())
+        return Preview(state, at, state not in TERMINAL and (asking is None or cancel or waiting > 0))
 
     def apply(self, entry: Entry) -> None:
         """Fold the next entry in. Raises LogBroken, and changes nothing, when it does not follow this state."""
@@ -139,7 +152,7 @@ class FoldedTask:
         for record in entry.records:
             self._fold(record, entry.at)
 
-    def _fold(self, record: Record, at: int) -> None:
+    def _fold(self, record: Record, at: int) -> None:  # noqa: C901, PLR0912 -- one case per kind of record
         match record:
             case ["new", meta]:
                 self.meta, self.created = meta, at
@@ -153,10 +166,11 @@ class FoldedTask:
                 self._artifact(Artifact.FromString(data), append=append)
                 self._emit(branch, number)
             case ["begun", key, kind, arguments, details]:
-                self.steps[key] = Step(kind, arguments, done=False, value=details)
-            case ["done", key, kind, arguments, result]:
-                self.steps[key] = Step(kind, arguments, done=True, value=result)
-                self.fruitless = 0
+                self.steps[key] = Step(kind, arguments, "", details)
+                if kind != ASK:
+                    self.waiting.add(key)
+            case [("done" | "failed" | "dropped") as end, key, kind, arguments, result]:
+                self._end_step(key, Step(kind, arguments, end, result))
             case ["question", question_id, key, spec]:
                 self.question = Question(question_id, key, spec)
             case ["child", key, agent, task_id]:
@@ -170,8 +184,8 @@ class FoldedTask:
                 self.push[config_id] = data
             case ["unpush", config_id]:
                 self.push.pop(config_id, None)
-            case ["snapshot", _]:
-                pass  # a shortcut for readers; it adds nothing to the state
+            case ["snapshot", data]:  # a shortcut for readers; it adds nothing to the state
+                self.snapshot_at, self.snapshot_bytes = self.n, len(data)
             case _:
                 raise LogBroken(f"unknown record {record[0]!r}: a newer version wrote this log, upgrade this replica")
 
@@ -182,12 +196,24 @@ class FoldedTask:
         self.task.history.append(Message.FromString(data))
         if self.question is not None:
             step = self.steps[self.question.step]
-            self.steps[self.question.step] = Step(step.kind, step.arguments, done=True, value=[by, data])
-            self.question = None
+            self._end_step(self.question.step, Step(step.kind, step.arguments, "done", [by, data]))
+
+    def _end_step(self, key: str, step: Step) -> None:
+        """The first end of a step counts: a branch may be cancelled just when its step's result arrives."""
+        known = self.steps.get(key)
+        if known is None or not known.end:
+            self.steps[key] = step
             self.fruitless = 0
+        self.waiting.discard(key)
+        if self.question is not None and self.question.step == key:
+            self.question = None
 
     def _status(self, at_ms: int, state: int, message: bytes) -> None:
         self._past_status()
+        if not self.task.HasField("status"):
+            self.created = min(self.created, at_ms)
+        if state in TERMINAL:
+            self.question = None
         self.task.status.CopyFrom(status_of(at_ms, state, message))
 
     def _past_status(self) -> None:
@@ -197,14 +223,14 @@ class FoldedTask:
             self.task.status.ClearField("message")
 
     def _artifact(self, artifact: Artifact, *, append: bool) -> None:
-        for known in self.task.artifacts:
-            if known.artifact_id == artifact.artifact_id:
-                if append:
-                    known.parts.extend(artifact.parts)
-                else:
-                    known.CopyFrom(artifact)
-                return
-        self.task.artifacts.append(artifact)
+        at = self._artifacts.get(artifact.artifact_id)
+        if at is None:
+            self._artifacts[artifact.artifact_id] = len(self.task.artifacts)
+            self.task.artifacts.append(artifact)
+        elif append:
+            self.task.artifacts[at].parts.extend(artifact.parts)
+        else:
+            self.task.artifacts[at].CopyFrom(artifact)
 
     def _emit(self, branch: str, number: int) -> None:
         if branch:
@@ -223,7 +249,7 @@ class FoldedTask:
                 "meta": self.meta,
                 "task": self.task.SerializeToString(),
                 "messages": self.messages,
-                "steps": {key: [s.kind, s.arguments, s.done, s.value] for key, s in self.steps.items()},
+                "steps": {key: [s.kind, s.arguments, s.end, s.value] for key, s in self.steps.items()},
                 "emitted": self.emitted,
                 "question": [self.question.id, self.question.step, self.question.spec] if self.question else None,
                 "children": {key: [c.agent, c.task_id] for key, c in self.children.items()},
@@ -238,6 +264,8 @@ class FoldedTask:
     def restore(cls, data: bytes) -> "FoldedTask":
         """The state that `snapshot` packed."""
         raw = msgpack.unpackb(data)
+        task = A2ATask.FromString(raw["task"])
+        steps = {key: Step(*value) for key, value in raw["steps"].items()}
         return cls(
             n=raw["n"],
             nonce=raw["nonce"],
@@ -246,15 +274,17 @@ class FoldedTask:
             created=raw["created"],
             owner_replica=raw["owner"],
             meta=raw["meta"],
-            task=A2ATask.FromString(raw["task"]),
+            task=task,
             messages=raw["messages"],
-            steps={key: Step(*value) for key, value in raw["steps"].items()},
+            steps=steps,
             emitted=raw["emitted"],
             question=Question(*raw["question"]) if raw["question"] else None,
             children={key: Child(*value) for key, value in raw["children"].items()},
             push=raw["push"],
             cancel_by=raw["cancel"],
             fruitless=raw["fruitless"],
+            waiting={key for key, step in steps.items() if not step.end and step.kind != ASK},
+            _artifacts={artifact.artifact_id: at for at, artifact in enumerate(task.artifacts)},
         )
 
     def public(self) -> A2ATask:

@@ -1,6 +1,7 @@
 """The state store behind the sidecar, reduced to the three things the engine needs of it."""
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -92,7 +93,12 @@ class DaprStateStore:
         await self._channel.close(None)
 
 
-def _add(request: state_pb2.ExecuteStateTransactionRequest, key: str, value: bytes, concurrency: common_pb2.StateOptions.StateConcurrency.ValueType) -> None:
+def _add(
+    request: state_pb2.ExecuteStateTransactionRequest,
+    key: str,
+    value: bytes,
+    concurrency: common_pb2.StateOptions.StateConcurrency.ValueType,
+) -> None:
     item = common_pb2.StateItem(key=key, value=value)
     item.options.concurrency = concurrency
     item.options.consistency = common_pb2.StateOptions.CONSISTENCY_STRONG
@@ -117,7 +123,8 @@ async def prove(store: StateStore, name: str, key: str) -> None:
             return False
         return True
 
-    winners = [value for value, won in zip(contenders, await asyncio.gather(*map(contend, contenders)), strict=True) if won]
+    won = await asyncio.gather(*map(contend, contenders))
+    winners = list(itertools.compress(contenders, won))
     stored = (await store.read([key])).get(key)
     await store.delete([key])
     if len(winners) != 1 or stored != winners[0]:

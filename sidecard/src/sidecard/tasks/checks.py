@@ -1,0 +1,75 @@
+"""What a request may hold, whatever the binding; JSON's shape is the edge's affair (see `shape`)."""
+
+import math
+from urllib.parse import urlsplit
+
+from a2a.types import TaskPushNotificationConfig
+from a2a.utils.errors import InvalidParamsError
+from a2a.utils.proto_utils import validate_proto_required_fields
+from google.protobuf.message import Message as ProtoMessage
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+MAX_ID = 256
+"""Characters of the ids that callers choose."""
+MAX_URL = 2_048
+MAX_DATA_DEPTH = 28
+"""Nesting of data and metadata. Protobuf can't read back more than 100 levels, and needs three for each."""
+
+
+def required(params: ProtoMessage) -> None:
+    """Raises InvalidParamsError, naming the fields that must be there and are not (§5.7)."""
+    try:
+        validate_proto_required_fields(params)
+    except InvalidParamsError as error:
+        violations = (error.data or {}).get("errors", [])
+        raise InvalidParamsError("; ".join(f"{v['field']}: {v['message']}" for v in violations), error.data) from None
+
+
+def check_ids(**ids: str) -> None:
+    """Raises InvalidParamsError for an id that is too long to keep."""
+    for name, value in ids.items():
+        if len(value) > MAX_ID:
+            raise InvalidParamsError(f"{name} is longer than {MAX_ID} characters")
+
+
+def check_data(data: Value | Struct | ListValue, depth: int) -> None:
+    """Raises InvalidParamsError for data that could be stored and never be read back, or not be given out as JSON."""
+    if not depth:
+        raise InvalidParamsError(f"data and metadata are nested at most {MAX_DATA_DEPTH} deep")
+    match data:
+        case Struct():
+            for value in data.fields.values():
+                check_data(value, depth)
+        case ListValue():
+            for value in data.values:
+                check_data(value, depth)
+        case _:
+            kind = data.WhichOneof("kind")
+            if kind in ("struct_value", "list_value"):
+                check_data(getattr(data, kind), depth - 1)
+            elif kind == "number_value" and not math.isfinite(data.number_value):
+                raise InvalidParamsError("data and metadata have finite numbers only")
+
+
+def check_webhook(config: TaskPushNotificationConfig) -> None:
+    """Raises InvalidParamsError for a configuration that nothing could be delivered to."""
+    required(config)
+    check_ids(id=config.id)
+    if len(config.url) > MAX_URL:
+        raise InvalidParamsError(f"a push notification url has at most {MAX_URL} characters")
+    try:
+        url = urlsplit(config.url)
+        complete = url.scheme in ("https", "http") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        complete = False
+    if not complete:
+        raise InvalidParamsError("a push notification url is https://host/path (or http:// where that is allowed)")
+
+
+def milliseconds(moment: Timestamp) -> int:
+    """Since 1970. Raises InvalidParamsError for what only gRPC can carry: no time at all."""
+    try:
+        return moment.ToMilliseconds()
+    except ValueError:
+        raise InvalidParamsError("statusTimestampAfter is no time that there is") from None

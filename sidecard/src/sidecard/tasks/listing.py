@@ -1,0 +1,92 @@
+"""ListTasks (A2A 1.0 §3.1.4): the pages of one owner's list, last changed first."""
+
+import base64
+import binascii
+
+from a2a.types import ListTasksRequest, ListTasksResponse
+from a2a.types import Task as A2ATask
+from a2a.utils.errors import InvalidParamsError
+from a2a.utils.task import apply_history_length, validate_history_length
+
+from sidecard.tasks import checks
+from sidecard.tasks.engine import Engine
+from sidecard.tasks.index import Line, OwnerList
+
+MAX_PAGE = 100
+DEFAULT_PAGE = 50
+
+
+async def list_tasks(engine: Engine, tenant: str, owner: str, params: ListTasksRequest) -> ListTasksResponse:
+    """One page of the tasks that an owner has in a tenant. Raises InvalidParamsError, StoreUnavailable.
+
+    A page token is a place in the list: what is added above it changes nothing below. A task that changes while
+    somebody pages moves to the top, and is on no later page.
+    """
+    validate_history_length(params)
+    if params.HasField("page_size") and not 1 <= params.page_size <= MAX_PAGE:
+        raise InvalidParamsError(f"pageSize must be from 1 to {MAX_PAGE}")
+    size = params.page_size if params.HasField("page_size") else DEFAULT_PAGE
+    after = checks.milliseconds(params.status_timestamp_after) if params.HasField("status_timestamp_after") else None
+    listing = await engine.journal.list_of(tenant, owner)
+    response = ListTasksResponse(page_size=size)
+    seen: set[str] = set()
+    async for position, line in listing.newest_first(engine.store, _page_position(params.page_token)):
+        newest = line.task_id not in seen
+        seen.add(line.task_id)
+        task = await _listed(engine, line, params) if newest and _matches(line, params, after) else None
+        if task is None:
+            continue
+        if len(response.tasks) == size:
+            response.next_page_token = _page_token(position + 1)
+            break
+        response.tasks.append(task)
+    counted = not params.context_id and after is None
+    response.total_size = _count(listing, params.status) if counted else await _scan(engine, listing, params, after)
+    return response
+
+
+async def _listed(engine: Engine, line: Line, params: ListTasksRequest) -> A2ATask | None:
+    """The task of a line; None when a newer line speaks of it, on a page before."""
+    async with engine.borrow(line.task_id) as live:
+        if live is None or live.folded.task.status.timestamp.ToMilliseconds() != line.at:
+            return None
+        task = apply_history_length(live.folded.public(), params)
+        if not params.include_artifacts:
+            task.ClearField("artifacts")
+        return task
+
+
+def _matches(line: Line, params: ListTasksRequest, after: int | None) -> bool:
+    return (
+        (not params.status or line.state == params.status)
+        and (not params.context_id or line.context_id == params.context_id)
+        and (after is None or line.at >= after)
+    )
+
+
+def _count(listing: OwnerList, status: int) -> int:
+    return listing.counts.get(status, 0) if status else sum(listing.counts.values())
+
+
+async def _scan(engine: Engine, listing: OwnerList, params: ListTasksRequest, after: int | None) -> int:
+    """How many tasks match filters that no counter is kept for: every line is read once."""
+    seen: set[str] = set()
+    total = 0
+    async for _, line in listing.newest_first(engine.store):
+        if line.task_id not in seen:
+            seen.add(line.task_id)
+            total += _matches(line, params, after)
+    return total
+
+
+def _page_token(position: int) -> str:
+    return base64.urlsafe_b64encode(str(position).encode()).decode().rstrip("=")
+
+
+def _page_position(token: str) -> int | None:
+    if not token:
+        return None
+    try:
+        return int(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode("ascii"))
+    except (ValueError, binascii.Error):
+        raise InvalidParamsError("pageToken is not one that this agent gave out") from None

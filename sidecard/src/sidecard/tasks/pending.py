@@ -1,0 +1,105 @@
+"""What one task has yet to store, and who waits for that."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+
+from sidecard.errors import SidecardError
+from sidecard.tasks.entry import Record
+
+ENTRY_RECORDS = 1_000
+ENTRY_BYTES = 1_000_000
+"""What fills an entry, or makes a fast stream wait for the store; one append is never divided."""
+MOST_RECORD_BYTES = 8_000_000
+"""What one append may hold: it must fit into one message to the sidecar, with room for the lists beside it."""
+
+
+class TooLarge(SidecardError):
+    """What a skill gives out, or a step returns, does not fit into a log entry."""
+
+
+class Pending:
+    """Appends in order. Each is stored whole; several may share an entry."""
+
+    def __init__(self) -> None:
+        self._appends: deque[tuple[list[Record], int]] = deque()
+        self._bytes = 0
+        self._appended = 0
+        self._stored = 0
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._appends)
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        return iter([records for records, _ in self._appends])
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits to be stored that whoever makes more should wait too."""
+        return self._bytes > ENTRY_BYTES or len(self._appends) >= ENTRY_RECORDS
+
+    def check(self, records: tuple[Record, ...]) -> int:
+        """About how many bytes these records take. Raises TooLarge."""
+        size = sum(map(size_of, records))
+        if size > MOST_RECORD_BYTES:
+            raise TooLarge(f"{size} bytes do not fit into a task, which takes {MOST_RECORD_BYTES} at once; use a URL")
+        return size
+
+    def add(self, records: tuple[Record, ...], size: int) -> None:
+        """Take records that were checked."""
+        self._appends.append((list(records), size))
+        self._bytes += size
+        self._appended += 1
+
+    def next_entry(self) -> tuple[int, list[Record]]:
+        """How many appends go into the next entry, and their records."""
+        records: list[Record] = []
+        count = size = 0
+        for added, more in self._appends:
+            size += more
+            if records and (size > ENTRY_BYTES or len(records) + len(added) > ENTRY_RECORDS):
+                break
+            count += 1
+            records.extend(added)
+        return count, records
+
+    def stored(self, count: int) -> None:
+        """The first appends are stored."""
+        for _ in range(count):
+            self._bytes -= self._appends.popleft()[1]
+        self._stored += count
+
+    def wake(self) -> None:
+        """Let those go on who wait for what is stored now."""
+        while self._waiters and self._waiters[0][0] <= self._stored:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Return once everything that waits now is stored. Raises what `give_up` was told."""
+        if self._stored < self._appended:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append((self._appended, waiter))
+            await waiter
+
+    def give_up(self, error: Exception) -> None:
+        """Nothing more is stored here."""
+        for _, waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._waiters.clear()
+        self._appends.clear()
+        self._bytes = 0
+
+
+def size_of(record: Record) -> int:
+    """About how many bytes a record takes."""
+    size = 32
+    for item in record:
+        if isinstance(item, list):
+            size += size_of(item)
+        else:
+            size += len(item) if isinstance(item, bytes | str) else 8
+    return size

@@ -1,0 +1,32 @@
+"""How steps are recorded: what tells them apart, and what they returned."""
+
+import functools
+import hashlib
+import inspect
+import json
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
+
+
+def fingerprint_of(name: str, arguments: tuple[object, ...]) -> str:
+    """What tells a step from another one at the same place."""
+    plain = to_jsonable_python(arguments, fallback=repr)
+    return f"{name[:40]}#{hashlib.sha256(json.dumps([name, plain], sort_keys=True).encode()).hexdigest()[:12]}"
+
+
+def codec_of(function: Callable[..., Any]) -> TypeAdapter[Any]:
+    """How the result of a function is recorded and read back: by its return annotation, so that both are one type."""
+    try:
+        returns = get_type_hints(inspect.unwrap(function)).get("return", Any)
+    except (TypeError, NameError):
+        return _adapter(Any)
+    return _adapter(returns)
+
+
+@functools.lru_cache(maxsize=512)
+def _adapter(returns: Any) -> TypeAdapter[Any]:  # noqa: ANN401 -- an annotation
+    """Raises, before anything is done, for a type that can't be recorded: return a model instead."""
+    return TypeAdapter(returns)

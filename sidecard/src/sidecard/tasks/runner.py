@@ -1,0 +1,112 @@
+"""Lets skills run, and sees to what becomes of their tasks."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from a2a.types import Message, TaskState
+from pydantic import BaseModel, ValidationError
+
+from sidecard.agent import Agent, Skill
+from sidecard.callers import Caller
+from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
+from sidecard.tasks import binding
+from sidecard.tasks.context import Rejected, Task
+from sidecard.tasks.live import Live, TaskEnded
+from sidecard.tasks.run import Run, StepMismatch
+from sidecard.tasks.watch import Watches
+from sidecard.telemetry import continue_trace, span
+
+log = logging.getLogger("sidecard.tasks")
+
+
+class Runner:
+    """Runs skills over their recorded steps. `again` is told of a task whose run should be tried again later."""
+
+    def __init__(
+        self, agent: Agent, watches: Watches, scopes_of: Callable[[str], frozenset[str]], again: Callable[[Live], None]
+    ) -> None:
+        self._agent = agent
+        self._watches = watches
+        self._scopes_of = scopes_of
+        self._again = again
+
+    def start(self, live: Live, first: Message | None = None) -> "asyncio.Task[None]":
+        """Let the skill of a task run; `first` is the message of a task that isn't stored yet."""
+        live.stalled = None
+        live.run = Run(live, self._watches)
+        return live.run.start(self._execute(live, live.run, first))
+
+    async def end(self, live: Live, state: int, reason: str) -> None:
+        """End a task that has not ended, once everything delegated from it is told."""
+        await self._watches.cancel_children(live)
+        context = live.meta["context"]
+        message = binding.agent_says(reason, f"{live.task_id}:end", task_id=live.task_id, context_id=context)
+        with contextlib.suppress(TaskEnded):
+            live.append(live.status(state, message.SerializeToString()))
+
+    async def _execute(self, live: Live, run: Run, first: Message | None) -> None:
+        name = live.meta["skill"]
+        skill = self._agent.skills.get(name)
+        with continue_trace(live.meta["trace"]), span(f"task run {name}", task_id=live.task_id):
+            try:
+                if skill is None:
+                    raise StepMismatch(f"this version of {self._agent.name} has no skill {name}")
+                await self._skill(live, run, skill, first or live.folded.task.history[0])
+            except asyncio.CancelledError:
+                if run.over or run.cancelling:
+                    raise
+                log.exception("skill %s was cancelled from within in task %s", name, live.task_id)
+                await self._fail(live, f"{name} was cancelled from within")
+            except Rejected as rejected:
+                await self.end(live, TaskState.TASK_STATE_REJECTED, str(rejected))
+            except StepMismatch as error:
+                log.error("task %s is stopped where it is: %s", live.task_id, error)
+                live.stall(TaskConflict(f"task {live.task_id} is stopped where it is: {error}"))
+            except StoreUnavailable as error:
+                log.warning("task %s is tried again soon: %s", live.task_id, error)
+                self._again(live)
+            except SidecardError as error:
+                await self._fail(live, str(error))
+            except Exception:
+                log.exception("skill %s failed in task %s", name, live.task_id)
+                details = f"the agent's log has the details of task {live.task_id}"
+                await self._fail(live, f"{name} failed unexpectedly; {details}")
+            finally:
+                live.release()
+
+    async def _fail(self, live: Live, reason: str) -> None:
+        if live.lost is None and not live.ended:
+            await self.end(live, TaskState.TASK_STATE_FAILED, reason)
+
+    async def _skill(self, live: Live, run: Run, skill: Skill, message: Message) -> None:
+        owner, subject = live.meta["owner"], live.meta["subject"]
+        task = Task(run, Caller(name=owner, subject=subject, scopes=self._scopes_of(owner)))
+        if live.state == TaskState.TASK_STATE_SUBMITTED:
+            run.append(live.status(TaskState.TASK_STATE_WORKING))
+        result = await skill.function(await _bind(task, skill, message), task)
+        if result is not None:
+            value = result if isinstance(result, (str, BaseModel)) else skill.output.dump_python(result, mode="json")
+            await task.artifact("result", value)
+        if live.folded.children:
+            await self._watches.cancel_children(live)
+        run.append(live.status(TaskState.TASK_STATE_COMPLETED))
+
+
+async def _bind(task: Task, skill: Skill, message: Message) -> object:
+    """The skill's input from its first message; asks for what is missing, rejects what is wrong."""
+    if skill.input is str:
+        return binding.text_of(message)
+    offered = binding.raw_input(skill, message)
+    while True:
+        try:
+            return binding.validate(skill, offered)
+        except ValidationError as error:
+            names = binding.missing(error)
+            if not names:
+                task.reject(f"{skill.id} can't take this: {binding.explain(error)}")
+            answer = await task.ask(f"{skill.id} also needs: {', '.join(names)}")
+            offered |= {**binding.raw_input(skill, answer.message)}
+            if len(names) == 1 and names[0] not in offered and answer.text:
+                offered[names[0]] = answer.text

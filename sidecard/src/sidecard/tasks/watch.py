@@ -1,0 +1,165 @@
+"""What tasks wait for outside of their runs: other agents' tasks, and time."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from a2a.types import Message
+from a2a.types import Task as A2ATask
+
+from sidecard.errors import AgentUnavailable, SidecardError, StoreUnavailable
+from sidecard.tasks.live import Live
+from sidecard.tasks.lives import Lives
+from sidecard.tasks.run import EVICT_SECONDS
+from sidecard.tasks.state import TERMINAL, Child, Step
+
+log = logging.getLogger("sidecard.tasks")
+
+CANCEL_CHILD_SECONDS = 10.0
+
+
+class Delegator(Protocol):
+    """How tasks reach other agents."""
+
+    async def follow(self, agent: str, message: Message, tenant: str, accepted: Callable[[str], None]) -> A2ATask:
+        """Send a message, again and again if need be, and return the task once it has ended or waits for somebody.
+
+        `accepted` is told the task's id as soon as it is known. Raises AgentUnavailable when patience is over.
+        """
+
+    async def cancel(self, agent: str, task_id: str, tenant: str) -> None:
+        """Cancel a delegated task; one that has ended already is no error. Raises AgentUnavailable."""
+
+
+class Watches:
+    """Ends the steps that wait for something outside: follows delegated tasks, and wakes those who sleep."""
+
+    def __init__(
+        self, lives: Lives, delegator: Delegator, in_background: Callable[[Coroutine[Any, Any, None], str], None]
+    ) -> None:
+        self._lives = lives
+        self._delegator = delegator
+        self._in_background = in_background
+        self._sleepers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+
+    def watch(self, live: Live, key: str) -> bool:
+        """See run.Watcher. A sleeping task costs a timer; one that has delegated stays in memory with its stream."""
+        step = live.folded.steps[key]
+        if step.kind == "sleep":
+            seconds = max(0, int(step.value) - live.clock()) / 1000
+            if (live.task_id, key) not in self._sleepers:
+                timer = asyncio.get_running_loop().call_later(seconds, self._wake, live.task_id, key)
+                self._sleepers[live.task_id, key] = timer
+            return seconds < EVICT_SECONDS
+        if key not in live.watches:
+            watching = asyncio.create_task(self._follow(live, key, step), name=f"watch {key} of {live.task_id}")
+            live.watches[key] = watching
+            watching.add_done_callback(lambda done: self._watched(live, key, done))
+        return True
+
+    def unwatch(self, live: Live, key: str) -> None:
+        """See run.Watcher. What was delegated there is cancelled."""
+        if timer := self._sleepers.pop((live.task_id, key), None):
+            timer.cancel()
+        if key in live.watches:
+            self._in_background(self._cancel_call(live, key), f"cancel {key} of {live.task_id}")
+
+    def stop(self) -> None:
+        """Wake nobody any more."""
+        for timer in self._sleepers.values():
+            timer.cancel()
+        self._sleepers.clear()
+
+    async def cancel_children(self, live: Live) -> None:
+        """Cancel what a task has delegated and nobody waits for any more. Returns when all are told, or can't be."""
+        for sleeper in [key for key in self._sleepers if key[0] == live.task_id]:
+            self._sleepers.pop(sleeper).cancel()
+        await asyncio.gather(*(_accepted(live, key) for key in live.watches))
+        for watch in live.watches.values():
+            watch.cancel()
+        latest = {child.task_id: (child, live.folded.steps[key]) for key, child in live.folded.children.items()}
+        await asyncio.gather(*(self._cancel(child, live) for child, call in latest.values() if not _ended(call)))
+
+    async def _cancel_call(self, live: Live, key: str) -> None:
+        with self._lives.using(live):
+            await _accepted(live, key)
+            if key in live.watches:
+                live.watches[key].cancel()
+            if key in live.folded.children:
+                await self._cancel(live.folded.children[key], live)
+
+    async def _cancel(self, child: Child, live: Live) -> None:
+        try:
+            async with asyncio.timeout(CANCEL_CHILD_SECONDS):
+                await self._delegator.cancel(child.agent, child.task_id, live.meta["tenant"])
+        except (AgentUnavailable, TimeoutError) as error:
+            log.warning("task %s of %s may still run, it could not be canceled: %s", child.task_id, child.agent, error)
+        except Exception:
+            log.exception("task %s of %s may still run, it could not be canceled", child.task_id, child.agent)
+
+    async def _follow(self, live: Live, key: str, step: Step) -> None:
+        agent, data = step.value
+
+        def accepted(task_id: str) -> None:
+            if key not in live.folded.children and not live.ended and live.lost is None:
+                live.append(["child", key, agent, task_id])
+
+        value: bytes | str
+        try:
+            task = await self._delegator.follow(agent, Message.FromString(data), live.meta["tenant"], accepted)
+            task.ClearField("history")
+            value = task.SerializeToString()
+        except AgentUnavailable as error:
+            value = str(error)
+        except Exception:
+            log.exception("task %s can't follow what it delegated to %s", live.task_id, agent)
+            value = f"{agent} could not be followed; the log has the details of task {live.task_id}"
+        await _end(live, key, step, value)
+
+    def _watched(self, live: Live, key: str, done: "asyncio.Task[None]") -> None:
+        live.watches.pop(key, None)
+        if not done.cancelled() and done.exception():
+            log.error("task %s lost step %s: %s", live.task_id, key, done.exception())
+        self._lives.let_go(live)
+
+    def _wake(self, task_id: str, key: str) -> None:
+        self._in_background(self._end_sleep(task_id, key), f"wake {task_id}")
+
+    async def _end_sleep(self, task_id: str, key: str) -> None:
+        try:
+            async with self._lives.borrow(task_id) as live:
+                if live is not None:
+                    await _end(live, key, live.folded.steps[key], None)
+        except StoreUnavailable:
+            timer = asyncio.get_running_loop().call_later(1.0, self._wake, task_id, key)
+            self._sleepers[task_id, key] = timer
+        else:
+            self._sleepers.pop((task_id, key), None)
+
+
+async def _end(live: Live, key: str, step: Step, value: object) -> None:
+    """Record what a step waited for, if its task still wants to know; then the task moves on by itself."""
+    if not live.ended and live.lost is None and not live.folded.steps[key].end:
+        try:
+            live.append(["done", key, step.kind, step.arguments, value])
+            await live.stored()
+        except SidecardError as error:
+            log.warning("task %s: the result of step %s was not recorded: %s", live.task_id, key, error)
+
+
+async def _accepted(live: Live, key: str) -> None:
+    """Wait a moment for the other agent to take what is being sent, so that it can be cancelled there."""
+    try:
+        async with asyncio.timeout(CANCEL_CHILD_SECONDS):
+            while key in live.watches and key not in live.folded.children and not live.folded.steps[key].end:
+                await live.changed()
+    except TimeoutError:
+        log.warning("task %s may have been taken up by another agent, which did not say so (%s)", live.task_id, key)
+
+
+def _ended(call: Step) -> bool:
+    """Whether the task behind a recorded call had ended when the call did."""
+    if call.end != "done" or not isinstance(call.value, bytes):
+        return False
+    return A2ATask.FromString(call.value).status.state in TERMINAL

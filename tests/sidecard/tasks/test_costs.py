@@ -1,0 +1,193 @@
+"""What tasks cost: operations and bytes at the store, and that nothing grows with the length of a task or a list."""
+
+import asyncio
+import time
+import tracemalloc
+
+import pytest
+from a2a.types import TaskState
+from sidecard.tasks import pending as pending_module
+from sidecard.tasks.entry import head_key, log_key
+from sidecard.tasks.loading import load
+from sidecard.testing import FakeAgents, MemoryStore, ended, started
+
+from sidecard import Task
+from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, send, settled, until
+
+S = TaskState
+
+
+class CountingStore(MemoryStore):
+    """Counts reads, and the bytes that are written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+        self.bytes = 0
+
+    async def read(self, keys):
+        self.reads += 1
+        return await super().read(keys)
+
+    async def write(self, creates, upserts):
+        await super().write(creates, upserts)
+        self.bytes += sum(map(len, [*dict(creates).values(), *upserts.values()]))
+
+
+@pytest.mark.parametrize(
+    ("skill", "writes", "most_bytes"),
+    [
+        ("look", 1, 700),  # its whole life is one entry
+        ("buy", 4, 1_500),  # the message; the effect begins; its outcome; the end
+        ("order", 4, 1_500),
+        ("slow", 3, 1_300),  # the message; working; the end
+        ("choose", 3, 2_000),  # the message; working, progress; the question (see below for the rest)
+        ("through", 5, 2_000),  # the message; the call begins; it is accepted; its result; the end
+        ("nap", 4, 1_500),  # the message; the sleep begins; it is over; the end
+    ],
+)
+async def test_what_a_task_costs_at_the_store(skill, writes, most_bytes):
+    """Transactions until it rests, with everything that belongs to them in the same one."""
+    shop, store = Shop(), CountingStore()
+    shop.gate.set()
+    agents = FakeAgents({"maker": [ended("t9", Receipt(said="a hat"))]})
+    async with started(shop.agent, store, agents) as engine:
+        await settled(engine, await send(engine, shop, "look", "warm-up"))
+        before, written, read = store.writes, store.bytes, store.reads
+        task_id = await send(engine, shop, skill, "m2")
+        await settled(engine, task_id)
+        assert store.writes - before <= writes
+        assert store.bytes - written < most_bytes
+        assert store.reads == read, "nothing is read to write, or to tell the caller"
+
+
+async def test_many_tasks_share_their_writes():
+    """A hundred short tasks at once take a few transactions."""
+    shop, store = Shop(), CountingStore()
+    async with started(shop.agent, store) as engine:
+        before = store.writes
+        await asyncio.gather(*(send(engine, shop, "look", f"m{n}") for n in range(100)))
+        assert store.writes - before < 12
+
+
+async def test_ten_thousand_chunks_cost_ten_times_a_thousand():
+    """Time and bytes grow with the stream, followers included; chunks share entries, and none is lost."""
+    measured = []
+    for count in (1_000, 10_000):
+        shop, store = Shop(), CountingStore()
+        async with started(shop.agent, store) as engine:
+            began = time.perf_counter()
+            task_id = await send(engine, shop, "talk", data={"what": "x", "count": count})
+            async with engine.borrow(task_id) as live:
+                events = [event async for event in live.follow()]
+                task = live.folded.public()
+            seconds = time.perf_counter() - began
+            assert task.status.state == S.TASK_STATE_COMPLETED
+            chunks = [part.text for part in events[0].artifacts[0].parts] if events[0].artifacts else []
+            chunks += [part.text for e in events[1:] if hasattr(e, "artifact") for part in e.artifact.parts]
+            assert chunks[:count] == [f"{n} " for n in range(count)]
+            assert events[-1].status.state == S.TASK_STATE_COMPLETED
+            measured.append((seconds, store.bytes))
+            await idle(engine)
+            again = await load(store, task_id)
+            assert again is not None
+            assert again.public() == task
+    (fast, few), (slow, many) = measured
+    assert many < few * 25  # a snapshot now and then, in all about as much as the log
+    assert slow < fast * 25
+
+
+async def test_a_stream_waits_for_a_store_that_is_down():
+    """What is not stored yet is bounded; when the store is back everything comes."""
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store) as engine:
+        task_id = await send(engine, shop, "talk", data={"what": "x", "count": 5_000})
+        async with engine.borrow(task_id) as live:
+            store.down = True
+            await asyncio.sleep(0.1)
+            assert len(live._pending) <= pending_module.ENTRY_RECORDS
+            store.down = False
+            await asyncio.wait_for(live.settled(), 10)
+            assert len(live.folded.task.artifacts[0].parts) == 5_000
+
+
+async def test_a_long_log_is_read_by_its_last_snapshot(monkeypatch):
+    """Few reads however long it is; without its hint, or with a hint that came too early, it is read in whole."""
+    monkeypatch.setattr(pending_module, "ENTRY_RECORDS", 1)
+    shop, store = Shop(), CountingStore()
+    async with started(shop.agent, store) as engine:
+        task_id = await send(engine, shop, "talk", data={"what": "x", "count": 1_200})
+        task = await settled(engine, task_id)
+    assert sum(key.startswith("log:") for key in store.data) > 1_200
+    head = head_key(task_id)
+    assert int(store.data[head]) >= 1_000
+
+    async def reads() -> int:
+        before = store.reads
+        folded = await load(store, task_id)
+        assert folded is not None
+        assert folded.public() == task
+        return store.reads - before
+
+    assert await reads() < 15
+    for hint in (b"512", b"3", b"9999"):
+        store.data[head] = hint
+        await reads()
+    del store.data[head]
+    assert await reads() > 30
+    del store.data[log_key(task_id, 700)]
+    shorter = await load(store, task_id)
+    assert shorter is not None
+    assert shorter.n == 699
+
+
+async def test_thousands_of_waiting_tasks_are_taken_up_in_the_background():
+    """A restart with 2,000 sleeping tasks serves at once, and sleeping tasks cost a timer each, not their task."""
+    shop, store = Shop(), MemoryStore()
+
+    @shop.agent.skill(scope="rest", idempotent=False)
+    async def rest(order: Order, task: Task) -> Receipt:
+        """Sleep for a day."""
+        await task.sleep(86_400)
+        return Receipt(said="morning")
+
+    async with started(shop.agent, store) as engine:
+        await asyncio.gather(*(send(engine, shop, "rest", f"m{n}") for n in range(2_000)))
+        await idle(engine)
+        assert len(engine.journal.todo.all()) == 2_000
+    tracemalloc.start()
+    began = time.perf_counter()
+    async with started(shop.agent, store) as engine:
+        assert time.perf_counter() - began < 0.5
+        assert (await settled(engine, await send(engine, shop, "look", "soon"))).status.state == S.TASK_STATE_COMPLETED
+        await until(lambda: len(engine._watches._sleepers) == 2_000 and not engine._lives)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held < 2_000 * 4_000
+        assert len(engine.journal.todo.all()) == 2_000
+
+
+async def test_the_clock_can_be_set():
+    """Statuses, `now` and sleeps follow it; stamps never go back even when it does."""
+    from sidecard.tasks.engine import Engine
+    from sidecard.testing import KEY
+
+    shop, store = Shop(), MemoryStore()
+    moments = iter([1_000_000 - n for n in range(100)])
+    engine = Engine(
+        shop.agent,
+        store,
+        task_id_key=KEY,
+        delegator=FakeAgents(),
+        scopes_of=lambda _: shop.agent.scopes,
+        clock=lambda: next(moments),
+    )
+    await engine.start()
+    task_id = await send(engine, shop, "choose")
+    await settled(engine, task_id)
+    await answer(engine, shop, task_id, "red")
+    task = await settled(engine, task_id)
+    await engine.stop()
+    assert task.status.timestamp.ToMilliseconds() < 1_000_100
+    assert task.metadata["createdAt"] == "1970-01-01T00:16:40.000Z"
+    assert task.metadata["createdAt"] < task.metadata["lastModified"]

@@ -1,0 +1,206 @@
+"""Every kind of task, with a fault at every single operation of the store: a legal end, effects at most once."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import Counter
+
+import msgpack
+import pytest
+from a2a.types import TaskState
+from sidecard.errors import StoreUnavailable, TaskConflict
+from sidecard.tasks.engine import Engine
+from sidecard.tasks.loading import load
+from sidecard.tasks.state import TERMINAL, state_name
+from sidecard.testing import KEY, FakeAgents, MemoryStore, caller, ended
+
+from tests.sidecard.tasks.shop import Receipt, Shop, answer, idle, send
+
+S = TaskState
+KINDS = ("look", "buy", "order", "choose", "through", "climb", "both", "nap", "talk", "cancel")
+LEGAL = {"buy": {S.TASK_STATE_COMPLETED, S.TASK_STATE_FAILED}, "cancel": {S.TASK_STATE_CANCELED}}
+FAULTS = ("dies before", "dies after", "answer lost", "nothing told", "refused")
+
+
+class FaultyStore(MemoryStore):
+    """One process's way to a store that outlives it; the n-th operation after `arm` meets a fault."""
+
+    def __init__(self, data: dict[str, bytes]) -> None:
+        super().__init__()
+        self.data = data
+        self.died = asyncio.Event()
+        self.operations = 0
+        self.at = 0
+        self.fault = ""
+
+    def arm(self, at: int, fault: str) -> None:
+        self.operations, self.at, self.fault = 0, at, fault
+
+    def _begins(self) -> str:
+        self.operations += 1
+        fault = self.fault if self.operations == self.at and not self.down else ""
+        if fault == "dies before":
+            self.down = True
+            self.died.set()
+        if fault == "nothing told":
+            raise StoreUnavailable("not reached")
+        if fault == "refused":
+            raise TaskConflict("refused for no reason")
+        return fault
+
+    def _ends(self, fault: str) -> None:
+        if fault == "dies after":
+            self.down = True
+            self.died.set()
+        if fault in ("dies after", "answer lost"):
+            raise StoreUnavailable("the answer was lost")
+
+    async def write(self, creates, upserts):
+        fault = self._begins()
+        await super().write(creates, upserts)
+        self._ends(fault)
+
+    async def read(self, keys):
+        try:
+            fault = self._begins()
+        except TaskConflict:
+            fault = ""
+        found = await super().read(keys)
+        self._ends(fault)
+        return found
+
+
+class Job:
+    """A client that wants one task done, over as many processes as it takes."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.shop = Shop()
+        self.data: dict[str, bytes] = {}
+        self.acknowledged = ""
+        self.agents = FakeAgents(
+            {
+                "maker": [ended("t1", Receipt(said="made"))],
+                "tester": [ended("t2", Receipt(said="tested"))],
+            },
+        )
+        if kind == "climb":
+            self.agents.answers["maker"].insert(0, ended("t1", state=S.TASK_STATE_INPUT_REQUIRED, says="Which?"))
+
+    async def drive(self, engine: Engine) -> None:
+        """Send, answer and cancel, again and again where it fails, until the task has ended."""
+        skill = {"climb": "through", "cancel": "slow"}.get(self.kind, self.kind)
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                if not self.acknowledged:
+                    data = {"what": "hat", "count": 20 if skill == "talk" else 1}
+                    self.acknowledged = await send(engine, self.shop, skill, data=data)
+                async with engine.borrow(self.acknowledged) as live:
+                    assert live is not None, "an acknowledged task is gone"
+                    if self.kind == "cancel" and not live.ended:
+                        with contextlib.suppress(TaskConflict):
+                            await engine.cancel(live, caller(self.shop.agent))
+                    else:
+                        await live.settled()
+                    if live.folded.ended:
+                        return
+                    if live.folded.state == S.TASK_STATE_INPUT_REQUIRED:
+                        await answer(engine, self.shop, self.acknowledged, "red")
+            await asyncio.sleep(0)
+
+    async def process(self, at: int, fault: str) -> int:
+        """One process from start to its death, or to the task's end; returns how many operations it took."""
+        store = FaultyStore(self.data)
+        engine = Engine(
+            self.shop.agent, store, task_id_key=KEY, delegator=self.agents, scopes_of=lambda _: self.shop.agent.scopes
+        )
+        await engine.start()
+        store.arm(at, fault)
+        driving = asyncio.create_task(self.drive(engine))
+        dying = asyncio.create_task(store.died.wait())
+        try:
+            async with asyncio.timeout(10):
+                await asyncio.wait([driving, dying], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            dying.cancel()
+            driving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await driving
+            operations = store.operations
+            if not store.died.is_set():
+                await idle(engine)
+            await engine.stop(0)
+        return operations
+
+    async def check(self) -> int:
+        """The log, the to-do list and the index agree, nothing happened twice; returns the task's end."""
+        store = MemoryStore()
+        store.data = self.data
+        folded = await load(store, self.acknowledged)
+        assert folded is not None
+        assert folded.state in LEGAL.get(self.kind, {S.TASK_STATE_COMPLETED}), state_name(folded.state)
+        assert self.shop.effects <= 1
+        if folded.state == S.TASK_STATE_COMPLETED and self.kind == "buy":
+            assert self.shop.effects == 1
+        assert len(set(self.shop.keys)) <= 1
+        assert len({m.message_id for _, m in self.agents.sent}) <= {"both": 2, "climb": 2}.get(self.kind, 1)
+        if self.kind == "talk":
+            assert "".join(p.text for p in folded.task.artifacts[0].parts) == "".join(f"{n} " for n in range(20))
+        states = [r[2] for r in records(self.data, folded.task.id) if r[0] == "status"]
+        assert [s for s in states if s in TERMINAL] == states[-1:], "one terminal state, never left"
+        stamps = [r[1] for r in records(self.data, folded.task.id) if r[0] == "status"]
+        assert stamps == sorted(set(stamps))
+        pages = [msgpack.unpackb(v) for k, v in self.data.items() if k.startswith("todo:0:")]
+        assert not any(pages), "an ended task is still listed"
+        [(size, counts)] = [
+            msgpack.unpackb(v, strict_map_key=False)
+            for k, v in self.data.items()
+            if k.startswith("index:") and k.count(":") == 2
+        ]
+        lines = [
+            line
+            for k, v in self.data.items()
+            if k.startswith("index:") and k.count(":") == 3
+            for line in msgpack.unpackb(v)
+        ]
+        assert +Counter(counts) == Counter({folded.state: 1})
+        assert size == len(lines)
+        assert lines[-1][2:] == [folded.state, folded.task.status.timestamp.ToMilliseconds()]
+        return folded.state
+
+
+def records(data, task_id):
+    found, n = [], 1
+    while entry := data.get(f"log:{task_id}:{n}"):
+        found += msgpack.unpackb(entry)[5]
+        n += 1
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_fault_at_any_operation_of_the_store_does_no_harm(kind, caplog, capsys):
+    """Whatever operation is lost, repeated, refused or its process's last one, the task reaches its legal end."""
+    caplog.set_level(logging.CRITICAL)
+    chance = random.Random(7)
+    clean = Job(kind)
+    most = await clean.process(0, "")
+    await clean.check()
+    ends: Counter[str] = Counter()
+    for fault in FAULTS:
+        for at in range(1, most + 1):
+            job = Job(kind)
+            try:
+                async with asyncio.timeout(5):
+                    await job.process(at, fault)
+                    if fault.startswith("dies"):
+                        await job.process(chance.randrange(1, 8), chance.choice(FAULTS[:2]))
+                        await job.process(0, "")
+                ends[state_name(await job.check())] += 1
+            except BaseException as error:
+                error.add_note(f"{kind}: {fault} at operation {at} of {most}")
+                raise
+    with capsys.disabled():
+        print(  # noqa: T201 -- how much was tried
+            f"\n{kind}: {most} operations, {sum(ends.values())} faults, ended {dict(ends)}", end=""
+        )

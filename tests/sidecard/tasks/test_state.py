@@ -1,0 +1,95 @@
+"""The fold: what lists are told before an entry is stored is what it makes of the task; snapshots lose nothing."""
+
+from a2a.types import Artifact, Message, Part, TaskState
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sidecard.tasks.entry import Entry
+from sidecard.tasks.state import ASK, ENDS, TERMINAL, FoldedTask
+
+S = TaskState
+META = {
+    "task": "t",
+    "context": "c",
+    "skill": "s",
+    "owner": "o",
+    "subject": "o",
+    "tenant": "",
+    "trace": "",
+    "version": "1",
+}
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(["begin", "ask", "end", "message", "status", "artifact", "cancel", "lease", "child", "cut"]),
+        st.integers(0, 30),
+    ),
+    max_size=40,
+)
+
+
+def entries(moves):  # noqa: C901, PLR0912 -- a branch per move
+    """Legal entries for these moves: waiting steps end, one question is open at a time, nothing follows the end."""
+    at, number, waiting, asked, entry = 1, 0, [], None, []
+    entry = [["new", META], ["message", "m0", "d", "o", Message(message_id="m0").SerializeToString()]]
+    entry.append(["status", at, S.TASK_STATE_SUBMITTED, b"", "", 0])
+    for move, chosen in moves:
+        at, number = at + 1, number + 1
+        key = f"0:{number}"
+        if move == "begin":
+            waiting.append(key)
+            entry.append(["begun", key, "call", "", None])
+        elif move == "ask" and asked is None:
+            asked = key
+            entry += [["begun", key, ASK, "", None], ["question", f"q{key}", key, {"scope": ""}]]
+            asks = Message(message_id=key).SerializeToString()
+            entry.append(["status", at, S.TASK_STATE_INPUT_REQUIRED, asks, "", 0])
+        elif move == "end" and (waiting or asked):
+            ended = (waiting + [asked] * bool(asked))[chosen % (len(waiting) + bool(asked))]
+            kind = "dropped" if ended == asked else sorted(ENDS)[chosen % 3]
+            entry.append([kind, ended, ASK if ended == asked else "call", "", None])
+            asked = None if ended == asked else asked
+            waiting = [key for key in waiting if key != ended]
+        elif move == "message":
+            entry.append(["message", f"m{number}", "d", "o", Message(message_id=f"m{number}").SerializeToString()])
+            asked = None
+        elif move == "status":
+            state = [S.TASK_STATE_WORKING] * 8 + [S.TASK_STATE_COMPLETED, S.TASK_STATE_CANCELED]
+            entry.append(["status", at, state[chosen % 10], b"", "0", number])
+            if entry[-1][2] in TERMINAL:
+                break
+        elif move == "artifact":
+            artifact = Artifact(artifact_id=f"a{chosen % 3}", parts=[Part(text=key)])
+            entry.append(["artifact", artifact.SerializeToString(), chosen % 2 == 0, False, "0", number])
+        elif move == "cancel":
+            entry.append(["cancel", "o"])
+        elif move == "lease":
+            entry.append(["lease", f"r{chosen}"])
+        elif move == "child" and waiting:
+            entry.append(["child", waiting[0], "maker", f"t{number}"])
+        elif move == "cut" and entry:
+            yield entry
+            entry = []
+    if entry:
+        yield entry
+
+
+@settings(max_examples=400, deadline=None)
+@given(MOVES)
+def test_a_preview_says_what_the_entry_will_make_of_the_task(moves):
+    """State, its time, and whether somebody must move it on: the lists are written from the preview."""
+    folded, restored = FoldedTask(), None
+    for number, records in enumerate(entries(moves)):
+        before, expected = folded.state, folded.preview(records)
+        entry = Entry(folded.nonce, 1, number + 100, records)
+        folded.apply(entry)
+        assert expected.state == folded.state
+        assert expected.must_move == folded.must_move
+        if expected.status_at:
+            assert expected.status_at == folded.task.status.timestamp.ToMilliseconds()
+        else:
+            assert before == folded.state
+        assert folded.waiting == {k for k, step in folded.steps.items() if not step.end and step.kind != ASK}
+        if restored is not None:
+            restored.apply(entry)
+        if number % 2 == 0:
+            restored = FoldedTask.restore(folded.snapshot())
+        assert restored == folded

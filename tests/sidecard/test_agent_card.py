@@ -1,0 +1,62 @@
+"""The card that describes an agent: where it is, who may call it, what it can do, and what a caller sees of it."""
+
+from google.protobuf.json_format import MessageToDict
+from sidecard.agent_card import describe, for_caller
+from sidecard.settings import Settings
+
+from sidecard import Agent, Task
+
+agent = Agent(name="shop", version="1.2.3", description="Sells.", publisher="Tests", asks=("approve",))
+
+
+@agent.skill(scope="shop:look", idempotent=True, examples=["a hat"])
+async def look_around(text: str, task: Task) -> str:
+    """Look around."""
+    return text
+
+
+@agent.skill(scope="shop:buy", idempotent=False, tags=["money"])
+async def buy(text: str, task: Task) -> str:
+    """Buy."""
+    return text
+
+
+def test_all_bindings_are_declared_where_they_are_served():
+    """JSON-RPC first, each with its version; gRPC only where it is served."""
+    card = describe(agent, Settings(app_id="shop", app_port=8000, grpc_port=8200))
+    assert [(i.protocol_binding, i.url, i.protocol_version) for i in card.supported_interfaces] == [
+        ("JSONRPC", "http://127.0.0.1:8000/a2a", "1.0"),
+        ("GRPC", "127.0.0.1:8200", "1.0"),
+        ("HTTP+JSON", "http://127.0.0.1:8000/rest", "1.0"),
+    ]
+    public = describe(agent, Settings(app_id="shop", public_url="https://shop.example.org/"))
+    assert [i.url for i in public.supported_interfaces] == [
+        "https://shop.example.org/a2a",
+        "https://shop.example.org/rest",
+    ]
+
+
+def test_skills_come_with_what_another_agent_needs_to_choose_them():
+    """Words, tags and examples; schemas and scope under the extension."""
+    card = describe(agent, Settings(app_id="shop"))
+    look = card.skills[0]
+    assert (look.id, look.name, look.description) == ("look_around", "Look around", "Look around.")
+    assert (list(look.tags), list(look.examples), list(card.skills[1].tags)) == (["shop"], ["a hat"], ["money"])
+    contract = MessageToDict(card.capabilities.extensions[0].params)["skills"]["buy"]
+    assert contract == {
+        "input": {"type": "string"},
+        "output": {"type": "string"},
+        "idempotent": False,
+        "scope": "shop:buy",
+        "version": "1",
+    }
+
+
+def test_a_caller_sees_the_skills_it_may_invoke_and_the_card_stays_whole():
+    """Schemas too; the public card is not touched."""
+    card = describe(agent, Settings(app_id="shop"))
+    before = card.SerializeToString(deterministic=True)
+    own = for_caller(card, agent, frozenset({"shop:buy", "approve"}))
+    assert [skill.id for skill in own.skills] == ["buy"]
+    assert list(MessageToDict(own.capabilities.extensions[0].params)["skills"]) == ["buy"]
+    assert card.SerializeToString(deterministic=True) == before

@@ -1,0 +1,179 @@
+"""The gRPC binding at its edge: who may call, what is too much, and which status says so."""
+
+import grpc
+import grpc.aio
+import pytest
+from a2a.types import GetTaskRequest, ListTasksRequest, Message, Part, Role, SendMessageRequest
+from a2a.types.a2a_pb2_grpc import A2AServiceStub
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from grpc_status.rpc_status import from_call
+from sidecard.testing import APP_TOKEN, MemoryStore, served
+
+from sidecard import Agent, Task
+
+LIMIT = 20_000
+CALLERS = {
+    "ada": {"api_key": True, "grants": {"shop": ["look"]}},
+    "desk": {"sidecar": True, "grants": {"shop": ["look"]}},
+}
+KEY = ("x-api-key", "ada's key")
+VERSION = ("a2a-version", "1.0")
+agent = Agent(name="shop", version="1", description="Sells.", publisher="Tests")
+
+
+@agent.skill(scope="look", idempotent=True)
+async def look(text: str, task: Task) -> str:
+    """Look."""
+    return text[:5]
+
+
+@pytest.fixture
+async def desk():
+    async with served(agent, MemoryStore(), CALLERS, max_body_bytes=LIMIT) as desk:
+        yield desk
+
+
+@pytest.fixture
+async def channel(desk):
+    async with grpc.aio.insecure_channel(desk.grpc_target) as channel:
+        yield channel
+
+
+def asking(text="hat"):
+    return SendMessageRequest(message=Message(message_id="m1", role=Role.ROLE_USER, parts=[Part(text=text)]))
+
+
+async def refusal(call):
+    """The status of a call that failed, its words, and the reason among its details."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    error = caught.value
+    status = from_call(error)
+    info = ErrorInfo()
+    if status is not None:
+        assert status.details[0].Unpack(info)
+        assert info.domain == "a2a-protocol.org"
+    return error.code(), error.details(), info.reason
+
+
+async def test_a_known_caller_comes_in(channel):
+    """By key, or with the app's token."""
+    service = A2AServiceStub(channel)
+    for metadata in ((KEY, VERSION), (("dapr-api-token", APP_TOKEN), ("dapr-caller-app-id", "desk"), VERSION)):
+        assert (await service.SendMessage(asking(), metadata=metadata)).task.artifacts[0].parts[0].text == "hat"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        (),
+        (("x-api-key", "guess"),),
+        (("x-api-key", "desk's key"),),
+        (("dapr-caller-app-id", "desk"),),
+        (("dapr-api-token", APP_TOKEN),),
+        (KEY, KEY),
+    ],
+)
+async def test_who_is_not_known_is_unauthenticated(channel, metadata):
+    """On calls and streams, before the version is looked at."""
+    service = A2AServiceStub(channel)
+    for call in (
+        service.SendMessage(asking(), metadata=metadata),
+        service.ListTasks(ListTasksRequest(), metadata=metadata),
+        service.SendStreamingMessage(asking(), metadata=metadata).read(),
+    ):
+        code, words, reason = await refusal(call)
+        assert (code, reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+        assert "x-api-key" in words
+
+
+@pytest.mark.parametrize("version", [(), (("a2a-version", "0.3"),), (("a2a-version", "2.0"),), (("a2a-version", ""),)])
+async def test_other_versions_are_refused(channel, version):
+    """FAILED_PRECONDITION, VERSION_NOT_SUPPORTED; none at all means 0.3."""
+    code, words, reason = await refusal(A2AServiceStub(channel).SendMessage(asking(), metadata=(KEY, *version)))
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "VERSION_NOT_SUPPORTED")
+    assert "1.0" in words
+
+
+async def test_too_large_a_message_exhausts_resources(channel):
+    """The server does not read it."""
+    code, _, _ = await refusal(A2AServiceStub(channel).SendMessage(asking("x" * LIMIT), metadata=(KEY, VERSION)))
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_errors_of_a2a_have_their_status_and_reason(channel):
+    """NOT_FOUND with TASK_NOT_FOUND; what is invalid with the fields."""
+    service = A2AServiceStub(channel)
+    code, _, reason = await refusal(service.GetTask(GetTaskRequest(id="f" * 32), metadata=(KEY, VERSION)))
+    assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND")
+    code, _, reason = await refusal(service.ListTasks(ListTasksRequest(tenant="acme"), metadata=(KEY, VERSION)))
+    assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "FORBIDDEN")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.SendMessage(SendMessageRequest(), metadata=(KEY, VERSION))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    fields = BadRequest()
+    from_call(caught.value).details[1].Unpack(fields)
+    assert fields.field_violations[0].field == "message"
+
+
+async def test_a_store_that_is_down_is_unavailable(desk, channel):
+    """UNAVAILABLE, so that clients try again."""
+    desk.engine.store.down = True
+    code, _, reason = await refusal(A2AServiceStub(channel).GetTask(GetTaskRequest(id="x"), metadata=(KEY, VERSION)))
+    desk.engine.store.down = False
+    assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+
+
+@pytest.mark.parametrize("body", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x12\x02\x0a\xff", b"\x12\x03\x0a\x01\xff"])
+async def test_bytes_that_are_no_request_are_refused_without_details(channel, body):
+    """INVALID_ARGUMENT, on calls and streams, in none of the parser's words; strangers don't even learn that."""
+    for call in (
+        channel.unary_unary("/lf.a2a.v1.A2AService/SendMessage")(body, metadata=(KEY, VERSION)),
+        channel.unary_stream("/lf.a2a.v1.A2AService/SendStreamingMessage")(body, metadata=(KEY, VERSION)).read(),
+    ):
+        code, words, reason = await refusal(call)
+        assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+        assert "pars" not in words
+    code, _, _ = await refusal(channel.unary_unary("/lf.a2a.v1.A2AService/SendMessage")(body))
+    assert code == grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_nesting_beyond_what_protobuf_reads_is_refused(channel):
+    """A hundred levels are more than a stored task could be read back with."""
+    body = b""
+    for tag in (b"\x0a", b"\x2a") * 60:  # a message in a message in a message ...
+        body = tag + varint(len(body)) + body
+    call = channel.unary_unary("/lf.a2a.v1.A2AService/SendMessage")
+    code, _, _ = await refusal(call(b"\x22" + varint(len(body)) + body, metadata=(KEY, VERSION)))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def varint(number):
+    """A number below 16384 as protobuf writes lengths."""
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128, number >> 7])
+
+
+async def test_what_is_not_served_is_unimplemented(channel):
+    """An unknown method is gRPC's own UNIMPLEMENTED."""
+    call = channel.unary_unary("/lf.a2a.v1.A2AService/Nothing")
+    code, _, _ = await refusal(call(b"", metadata=(KEY, VERSION)))
+    assert code == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_what_nobody_foresaw_says_nothing(desk, channel, monkeypatch):
+    """INTERNAL, and the log has the rest; also in streams."""
+
+    def broken(*_args, **_kwargs):
+        raise RuntimeError("secret detail")
+
+    service = A2AServiceStub(channel)
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.engine, "borrow", broken)
+        for call in (
+            service.GetTask(GetTaskRequest(id="x"), metadata=(KEY, VERSION)),
+            service.SendMessage(asking(), metadata=(KEY, VERSION)),
+            service.SendStreamingMessage(asking(), metadata=(KEY, VERSION)).read(),
+        ):
+            code, words, reason = await refusal(call)
+            assert (code, reason) == (grpc.StatusCode.INTERNAL, "INTERNAL_ERROR")
+            assert "secret" not in words
