@@ -36,6 +36,7 @@ UNACCEPTED_PATIENCE = 30.0
 """Seconds of trying before a task that the other agent has never taken is given up."""
 ACCEPTED_PATIENCE = 900.0
 """Seconds of trying before a task that the other agent has taken, and then was not seen again, is given up."""
+DRAIN_SECONDS = 0.5
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0)
 RESTING = TERMINAL | INTERRUPTED
 
@@ -73,6 +74,7 @@ class Mesh:
                         attempt, last_sign, was_accepted = 0, time.monotonic(), True
                         accepted(task_id)
                         if state in RESTING:
+                            await _drain(events)
                             return await client.get_task(GetTaskRequest(id=task_id, tenant=tenant))
             except CardRejected as error:
                 raise AgentUnavailable(f"{agent} is not called: {error}") from error
@@ -129,6 +131,14 @@ async def _events(client: Client, request: SendMessageRequest) -> AsyncGenerator
         status = _status(event)
         if status is not None:
             yield status
+
+
+async def _drain(events: AsyncGenerator[tuple[str, int]]) -> None:
+    """Let the other side end the stream, which it does at once (A2A 1.0 §11.7): cut off, it would count as failed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            async for _ in events:
+                pass
 
 
 def _status(event: StreamResponse) -> tuple[str, int] | None:

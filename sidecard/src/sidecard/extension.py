@@ -7,7 +7,7 @@ from typing import Any
 
 from a2a.types import Message, SendMessageRequest
 from google.protobuf.json_format import MessageToDict
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 URI = "https://sidecard.dev/a2a/extensions/durable-skills/v1"
 DESCRIPTION = "Names the skill that is meant, the question that is answered, and on whose behalf a message is sent."
@@ -43,9 +43,19 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     question: str
-    options: dict[str, str] = Field(default_factory=dict, description="Value to send, and what it means.")
+    options: dict[str, str] = Field(default_factory=dict, description="Value to send, and what it means; likeliest first.")
     scope: str = Field(default="", description="Right that whoever answers must hold.")
     by_other: bool = Field(default=False, description="Whether somebody else than the requester must answer.")
+
+    @field_serializer("options")
+    def _in_order(self, options: dict[str, str]) -> list[list[str]]:
+        """As pairs: the members of a JSON object have no order once they went through protobuf."""
+        return [[value, meaning] for value, meaning in options.items()]
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _from_pairs(cls, given: object) -> object:
+        return {str(value): str(meaning) for value, meaning in given} if isinstance(given, list) else given
 
     @classmethod
     def of(cls, message: Message) -> "Asked | None":

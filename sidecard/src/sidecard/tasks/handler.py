@@ -216,7 +216,7 @@ class DurableRequestHandler(RequestHandler):
         async with self._task(params.id, context, _tenant(params, context)) as live:
             if live.folded.ended:
                 raise UnsupportedOperationError(f"the task is {state_name(live.folded.state)}; get it with GetTask")
-            async with _events(live) as events:
+            async with _events(live, beyond=True) as events:
                 async for event in events:
                     yield event
 
@@ -310,9 +310,9 @@ class DurableRequestHandler(RequestHandler):
         return _shown(config)
 
 
-def _events(live: Live) -> contextlib.aclosing[AsyncGenerator[Event]]:
+def _events(live: Live, *, beyond: bool = False) -> contextlib.aclosing[AsyncGenerator[Event]]:
     """What a follower gets; leaving it ends the following at once."""
-    return contextlib.aclosing(cast("AsyncGenerator[Event]", live.follow()))
+    return contextlib.aclosing(cast("AsyncGenerator[Event]", live.follow(beyond=beyond)))
 
 
 def _tenant(params: _InTenant, context: ServerCallContext) -> str:

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from a2a.types import TaskStatusUpdateEvent
+
 from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
 from sidecard.tasks.entry import Entry, Record, head_key, log_key
 from sidecard.tasks.follower import Event, Followers
@@ -211,18 +213,21 @@ class Live:
             self._steps[key] = future
         return future
 
-    async def follow(self) -> AsyncIterator[Event]:
-        """The task as it is stored now, then every event as it is stored, until the task has ended.
+    async def follow(self, *, beyond: bool = False) -> AsyncIterator[Event]:
+        """The task as it is stored now, then every event as it is stored, until the task rests (A2A 1.0 §11.7).
 
-        A reader that falls too far behind is cut: its stream ends without a terminal event, and it may come again.
+        It rests when it has ended or waits for somebody; `beyond` such a wait it may be followed from, not to. A reader that falls too far behind is cut: its stream ends without a terminal event, and it may come again.
         """
         try:
             with self._followers.joined() as follower:
-                if self.folded.ended or self.lost is not None:
+                waits = self.folded.state in INTERRUPTED and not beyond
+                if waits or self.folded.ended or self.lost is not None:
                     follower.cut()
                 yield self.folded.public()
                 async for event in follower.events():
                     yield event
+                    if isinstance(event, TaskStatusUpdateEvent) and event.status.state in INTERRUPTED:
+                        return
         finally:
             self._keeper.let_go(self)
 
