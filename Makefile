@@ -1,5 +1,5 @@
 # The travel and expense desk. `make demo` first; everything else is for playing and working with it.
-.PHONY: demo up down restart test check bench setup runtime bootstrap sentry
+.PHONY: demo up down restart test check setup runtime bootstrap sentry
 PYTHON ?= python3
 SIDECARD = .venv/bin/sidecard
 

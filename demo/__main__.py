@@ -8,17 +8,18 @@ from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console as RichConsole
+
+from demo import story
+from demo.collector import Collector
+from demo.trace_tree import missing, render
 from sidecard import telemetry
 from sidecard.cli.console import Console
 from sidecard.cli.project import Project
 from sidecard.cli.system import System
 from sidecard.errors import ConfigurationError, SidecardError
 
-from demo import story
-from demo.collector import Collector
-from demo.trace_tree import missing, render
-
 APPS = ("orchestrator", "flights", "expenses", "compliance", "vendors")
+METRICS_SECONDS = 10
 SERVICES = ("user", "desk sidecar", *APPS, *(f"{app} sidecar" for app in APPS))
 
 
@@ -48,9 +49,7 @@ def main() -> None:
         sys.exit(130)
 
 
-async def _play(
-    project: Project, system: System, collector: Collector, console: Console, out: RichConsole
-) -> None:
+async def _play(project: Project, system: System, collector: Collector, console: Console, out: RichConsole) -> None:
     traces = telemetry.configure("user", otlp_endpoint=collector.endpoint)
     out.rule("A flight and a receipt")
     with console.phase("the main job"), telemetry.span("plan a trip") as root:
@@ -65,6 +64,18 @@ async def _play(
     out.print(render(spans, trace_id))
     if absent := missing(spans, SERVICES):
         raise story.StoryWentWrong(f"the trace lacks {', '.join(sorted(absent))}")
+    await _metrics(collector, out)
+
+
+async def _metrics(collector: Collector, out: RichConsole) -> None:
+    """Which of our metrics have arrived, and from whom."""
+    out.rule("Metrics")
+    async with asyncio.timeout(METRICS_SECONDS):
+        while "sidecard.task.duration" not in collector.metrics().get("compliance", ()):  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+    for service, names in sorted(collector.metrics().items()):
+        if ours := sorted(name for name in names if name.startswith("sidecard.")):
+            out.print(f"{service:<12} {', '.join(ours)}")
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:

@@ -4,6 +4,7 @@ import json
 
 from a2a.types import Message, Task, TaskState
 from rich.console import Console
+
 from sidecard.cli.client import AgentClient
 from sidecard.cli.project import Project
 from sidecard.cli.system import System
@@ -38,8 +39,10 @@ async def book_a_trip(project: Project, out: Console) -> Task:
 
 
 async def approve_a_receipt(project: Project, system: System, out: Console) -> Task:
-    """A receipt above the limit: the question climbs from compliance, the orchestrator is killed while it waits, nobody
-    approves their own, and the manager's answer continues the very same tasks.
+    """A receipt above the limit waits for the manager.
+
+    The question climbs from compliance, the orchestrator is killed while it waits, nobody approves their own, and the
+    manager's answer continues the very same tasks.
     """
     async with AgentClient.through_desk(project, "orchestrator") as desk:
         _says(out, "desk", RECEIPT)

@@ -4,7 +4,6 @@ from decimal import Decimal
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sidecard.settings import Settings
 
 from agents.compliance.agent import Approval
 from agents.compliance.rules import Spend, SpendVendor
@@ -12,6 +11,7 @@ from agents.expenses.claim import LineItem, parse_csv
 from agents.expenses.policy import Finding, VendorStatus, assess
 from agents.expenses.vendor_lookup import Vendor, look_up, register_client
 from sidecard import Agent, DelegationFailed, File, Task
+from sidecard.settings import Settings
 
 agent = Agent(
     name="expenses",

@@ -10,6 +10,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, TextContent
 from opentelemetry.propagate import inject
 from pydantic import BaseModel, ValidationError
+
 from sidecard.errors import AgentUnavailable
 
 TIMEOUT_SECONDS = 10.0

@@ -43,7 +43,7 @@ async def search_flights(query: FlightQuery, task: Task) -> FlightOffers:
     examples=['{"offer_id": "LHR-LIS-20270303-1", "passenger": "Ada Lovelace"}'],
 )
 async def book_flight(order: FlightOrder, task: Task) -> Ticket:
-    """Book one seat on an offer that search_flights gave. The seat is booked once, however often the order is repeated."""
+    """Book one seat on an offer that search_flights gave, once, however often the order is repeated."""
     try:
         offer = schedule.offer(order.offer_id)
     except schedule.OfferUnknown as reason:

@@ -4,11 +4,11 @@ import hashlib
 
 import httpx
 from pydantic import ValidationError
+
+from agents.flights.models import Ticket
 from sidecard.errors import StoreUnavailable
 from sidecard.settings import Settings
 from sidecard.sidecar import sidecar_client
-
-from agents.flights.models import Ticket
 
 ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 """Without the letters and digits that people take for one another."""

@@ -121,7 +121,10 @@ def _itinerary(tickets: list[Ticket]) -> tuple[str, dict[str, object]]:
         for ticket in tickets
     ]
     total = sum((ticket.offer.fare for ticket in tickets), Decimal(0))
-    return "\n".join(lines), {"total_eur": str(total), "tickets": [ticket.model_dump(mode="json") for ticket in tickets]}
+    return "\n".join(lines), {
+        "total_eur": str(total),
+        "tickets": [ticket.model_dump(mode="json") for ticket in tickets],
+    }
 
 
 def _worth(receipts: list[Receipt]) -> Decimal:

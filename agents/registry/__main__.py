@@ -1,10 +1,10 @@
 """Runs the registry: `python -m agents.registry`."""
 
 import uvicorn
-from sidecard.settings import Settings
-from sidecard.telemetry import configure
 
 from agents.registry.server import build
+from sidecard.settings import Settings
+from sidecard.telemetry import configure
 
 settings = Settings.load("registry")
 app = build(settings)

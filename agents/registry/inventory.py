@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
+
 from sidecard.errors import StoreUnavailable
 from sidecard.registry import Enrolment
 

@@ -10,6 +10,9 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from agents.registry.inventory import Inventory
 from sidecard.callers import APP_ID_HEADER
 from sidecard.card import CardCache, fetch_card
 from sidecard.errors import CardRejected, ConfigurationError, SidecardError
@@ -17,9 +20,6 @@ from sidecard.registry import AppId, Enrolment, EnrolmentRequest
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport, OwnSidecarOnly, read_secret, sidecar_client
 from sidecard.trust import TrustStore
-from starlette.exceptions import HTTPException as StarletteHTTPException
-
-from agents.registry.inventory import Inventory
 
 MAX_BODY_BYTES = 16_384
 

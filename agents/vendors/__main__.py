@@ -2,12 +2,12 @@
 
 import httpx
 import uvicorn
+
+from agents.vendors.server import create_app
 from sidecard.registry import Registry, keep_enrolled
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport
 from sidecard.telemetry import configure
-
-from agents.vendors.server import create_app
 
 settings = Settings.load("vendors")
 

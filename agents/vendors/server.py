@@ -15,10 +15,10 @@ from fastapi.responses import JSONResponse
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import Field, SecretStr
-from sidecard.sidecar import OwnSidecarOnly
-from sidecard.telemetry import Telemetry
 
 from agents.vendors.register import LONGEST_NAME, Vendor, look_up
+from sidecard.sidecar import OwnSidecarOnly
+from sidecard.telemetry import Telemetry
 
 MAX_BODY_BYTES = 64 * 1024
 _NOT_READY = "APP_API_TOKEN is not set: run `sidecard bootstrap`, or set it to what the sidecar sends."

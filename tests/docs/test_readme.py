@@ -1,5 +1,6 @@
 """What the README tells people to type works, in a copy of the project."""
 
+import os
 import re
 import shlex
 import signal
@@ -8,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+
 from sidecard.cli import processes
 from sidecard.cli.project import Project
+from sidecard.cli.system import System
 
 HERE = Path(__file__).resolve().parents[2]
 README = (HERE / "README.md").read_text()
@@ -60,6 +63,27 @@ def test_an_interrupted_demo_leaves_nothing(copy):
     assert started.returncode == 130, output
     assert "interrupted" in output
     assert processes.marked(copy.mark) == []
+
+
+def test_dapr_run_works_by_hand(copy):
+    """Once sentry is up, `dapr run -f .` needs no exports; Ctrl-C stops it, `make down` stops sentry."""
+    assert "`runtime/bin/dapr run -f .`" in README
+    assert run(copy, "make sentry").returncode == 0
+    environment = {name: os.environ[name] for name in ("PATH", "HOME")}
+    with (copy.root / "by-hand.log").open("w") as log:
+        started = subprocess.Popen(
+            ["runtime/bin/dapr", "run", "-f", "."], cwd=copy.root, env=environment, stdout=log, stderr=log
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while not all(System(copy).healthy().values()):
+            assert time.monotonic() < deadline, (copy.root / "by-hand.log").read_text()[-3000:]
+            time.sleep(0.3)
+    finally:
+        started.send_signal(signal.SIGINT)
+        started.wait(timeout=60)
+    assert run(copy, "make down").returncode == 0
+    assert not any(System(copy).healthy().values())
 
 
 def test_every_other_command_of_the_readme_works_in_its_order(copy):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from sidecard.cli.project import Project
 from sidecard.cli.system import System
 

@@ -10,6 +10,7 @@ from a2a.client.card_resolver import A2ACardResolver
 from a2a.types import GetTaskRequest, Message, Part, Role, SendMessageRequest, TaskState
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
+
 from sidecard.extension import Sent
 
 QUERY = {"origin": "LHR", "destination": "LIS", "day": "3 March"}

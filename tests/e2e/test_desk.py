@@ -3,6 +3,7 @@
 import uuid
 
 from a2a.types import Message, TaskState
+
 from sidecard.cli.client import AgentClient
 from sidecard.extension import Asked
 from sidecard.tasks.binding import data_of, text_of
@@ -106,8 +107,6 @@ async def test_a_booking_is_made_once_per_task_however_often_it_is_sent(project)
         offer = data_of(artifact(offers, "result"))["offers"][0]["id"]
         order = {"offer_id": offer, "passenger": "Ada Lovelace"}
         message_id = uuid.uuid4().hex
-        tickets = [
-            await flights.send(skill="book_flight", data=order, message_id=message_id) for _ in range(3)
-        ]
+        tickets = [await flights.send(skill="book_flight", data=order, message_id=message_id) for _ in range(3)]
     assert len({data_of(artifact(ticket, "result"))["reference"] for ticket in tickets}) == 1
     assert len({ticket.id for ticket in tickets}) == 1

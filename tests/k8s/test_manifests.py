@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from a2a.types import a2a_pb2
+
 from sidecard.check import kustomize
 from sidecard.check.estate import Estate
 

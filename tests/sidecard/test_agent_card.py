@@ -1,10 +1,10 @@
 """The card that describes an agent: where it is, who may call it, what it can do, and what a caller sees of it."""
 
 from google.protobuf.json_format import MessageToDict
-from sidecard.agent_card import describe, for_caller
-from sidecard.settings import Settings
 
 from sidecard import Agent, Task
+from sidecard.agent_card import describe, for_caller
+from sidecard.settings import Settings
 
 agent = Agent(name="shop", version="1.2.3", description="Sells.", publisher="Tests", asks=("approve",))
 

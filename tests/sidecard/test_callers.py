@@ -3,6 +3,7 @@
 import hashlib
 
 import pytest
+
 from sidecard.callers import Callers, CallersFile, claims
 from sidecard.errors import ConfigurationError
 

@@ -12,13 +12,13 @@ from jwcrypto.jwk import JWK
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from starlette.applications import Starlette
+
+from sidecard import card as card_module
 from sidecard.card import MAX_CARD_BYTES, CardCache, SignedCard, card_routes, fetch_card, parse_card
 from sidecard.errors import AgentUnavailable, CardRejected
 from sidecard.signature import card_dict, digest, sign
 from sidecard.trust import TrustStore
-from starlette.applications import Starlette
-
-from sidecard import card as card_module
 
 PATH = "/.well-known/agent-card.json"
 KEY = JWK.generate(kty="EC", crv="P-256", kid="flights-1", alg="ES256")

@@ -9,11 +9,11 @@ from a2a.utils.errors import A2A_ERROR_REASONS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
+
+from sidecard import Agent, Task
 from sidecard.edge import Edge
 from sidecard.strict_json import MAX_DEPTH
 from sidecard.testing import APP_TOKEN, MemoryStore, served
-
-from sidecard import Agent, Task
 
 LIMIT = 20_000
 CALLERS = {

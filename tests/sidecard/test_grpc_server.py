@@ -7,9 +7,9 @@ from a2a.types import GetTaskRequest, ListTasksRequest, Message, Part, Role, Sen
 from a2a.types.a2a_pb2_grpc import A2AServiceStub
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status.rpc_status import from_call
-from sidecard.testing import APP_TOKEN, MemoryStore, served
 
 from sidecard import Agent, Task
+from sidecard.testing import APP_TOKEN, MemoryStore, served
 
 LIMIT = 20_000
 CALLERS = {

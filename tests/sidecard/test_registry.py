@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 from pydantic import ValidationError
+
 from sidecard.errors import AgentUnavailable, CardRejected
 from sidecard.registry import Enrolment, EnrolmentRequest, Registry
 

@@ -7,6 +7,7 @@ from a2a.utils.errors import InvalidParamsError
 from google.protobuf.json_format import MessageToDict, ParseDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sidecard.shape import check, check_query
 
 REQUESTS = list(JsonRpcDispatcher.METHOD_TO_MODEL.values())

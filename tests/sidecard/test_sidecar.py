@@ -3,10 +3,11 @@
 import httpx
 import pytest
 from pydantic import SecretStr
+from starlette.responses import PlainTextResponse
+
 from sidecard.errors import ConfigurationError, StoreUnavailable
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport, OwnSidecarOnly, read_secret, sidecar_client
-from starlette.responses import PlainTextResponse
 
 
 @pytest.fixture

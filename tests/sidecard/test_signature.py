@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from jwcrypto.common import base64url_decode
 from jwcrypto.jwk import JWK
 from jwt.api_jwk import PyJWK
+
 from sidecard.errors import ConfigurationError
 from sidecard.signature import canonical, card_dict, digest, payloads, sign, signing_key
 from sidecard.trust import TrustStore, verify

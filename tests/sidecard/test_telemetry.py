@@ -17,9 +17,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
-from sidecard.telemetry import TaskMetrics, Telemetry, configure, continue_trace, current_traceparent, span
 
 from demo.collector import Collector
+from sidecard.telemetry import TaskMetrics, Telemetry, configure, continue_trace, current_traceparent, span
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"

@@ -11,6 +11,7 @@ from google.protobuf.json_format import ParseDict
 from jwcrypto.common import base64url_decode, base64url_encode
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
+
 from sidecard.errors import CardRejected, ConfigurationError
 from sidecard.signature import canonical, card_dict, digest, sign
 from sidecard.trust import TrustStore, verify

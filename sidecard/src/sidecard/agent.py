@@ -16,7 +16,7 @@ class File(BaseModel):
     name: str = Field(default="", description="File name, as the sender gave it.")
     media_type: str = Field(default="application/octet-stream", description="Media type, such as text/csv.")
     content: bytes = Field(default=b"", description="The bytes.")
-    url: str = Field(default="", description="Where the bytes are, when they were not sent along; never fetched by itself.")
+    url: str = Field(default="", description="Where the bytes are, if not sent along; never fetched by itself.")
 
 
 @dataclass(frozen=True, slots=True)

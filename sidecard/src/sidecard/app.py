@@ -225,7 +225,12 @@ def serve(agent: Agent) -> None:
     except SidecardError as error:
         sys.exit(f"{agent.name} can't start: {error}")
     config = uvicorn.Config(
-        app, host=settings.host, port=settings.app_port, log_level="warning", access_log=False, timeout_graceful_shutdown=3
+        app,
+        host=settings.host,
+        port=settings.app_port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=3,
     )
     server = uvicorn.Server(config)
     server.run()

@@ -82,7 +82,9 @@ class Mesh:
                 self._known.pop(agent, None)
                 patience = ACCEPTED_PATIENCE if was_accepted else UNACCEPTED_PATIENCE
                 if not _may_pass(error) or time.monotonic() - last_sign > patience:
-                    raise AgentUnavailable(f"{agent} can't be reached or does not take this: {_words(error)}") from error
+                    raise AgentUnavailable(
+                        f"{agent} can't be reached or does not take this: {_words(error)}"
+                    ) from error
             await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
             attempt += 1
 
@@ -103,7 +105,9 @@ class Mesh:
             enrolled = await self._registry.agent(agent)
             verified = await fetch_card(self._http, f"http://{agent}", self._trust, agent=agent, cache=self._cards)
             if verified.digest != enrolled.card_digest:
-                raise AgentUnavailable(f"{agent} shows another card than the registry lists; it may be enrolling right now")
+                raise AgentUnavailable(
+                    f"{agent} shows another card than the registry lists; it may be enrolling right now"
+                )
             factory = ClientFactory(ClientConfig(httpx_client=self._http, streaming=True))
             known = _Known(factory.create(_in_mesh(verified.card, agent)), time.monotonic() + VERIFIED_SECONDS)
             self._known[agent] = known

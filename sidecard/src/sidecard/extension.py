@@ -43,7 +43,9 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     question: str
-    options: dict[str, str] = Field(default_factory=dict, description="Value to send, and what it means; likeliest first.")
+    options: dict[str, str] = Field(
+        default_factory=dict, description="Value to send, and what it means; likeliest first."
+    )
     scope: str = Field(default="", description="Right that whoever answers must hold.")
     by_other: bool = Field(default=False, description="Whether somebody else than the requester must answer.")
 

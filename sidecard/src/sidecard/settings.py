@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LOCAL = Path(".sidecard")
-"""What `sidecard bootstrap` made, seen from the project's root. Absent in containers, where the platform hands in the same."""
+"""What `sidecard bootstrap` made, from the project's root. In containers the platform hands in the same."""
 
 
 class Settings(BaseSettings):
@@ -35,7 +35,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, app_id: str) -> Self:
-        """Settings of one app, from the environment and, on a laptop, the tokens that `sidecard bootstrap` made for it."""
+        """Settings of one app: from the environment and, on a laptop, the tokens that `sidecard bootstrap` made."""
         # Tests and the command line load settings of apps other than the one the environment names.
         return cls(_env_file=LOCAL / "tokens" / f"{app_id}.env", APP_ID=app_id)
 

@@ -9,12 +9,12 @@ import pytest
 from a2a.types import AgentCard
 from google.protobuf.json_format import ParseDict
 from jwcrypto.jwk import JWK
+
+from agents.registry.server import build
 from sidecard.card import SignedCard
 from sidecard.registry import Enrolment
 from sidecard.settings import Settings
 from sidecard.signature import digest, sign
-
-from agents.registry.server import build
 
 KEY = JWK.generate(kty="EC", crv="P-256", kid="flights-1", alg="ES256")
 TRUST = json.dumps({"publishers": {"Travel Desk": {"keys": [KEY.export_public(as_dict=True)]}}})

@@ -11,13 +11,13 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from opentelemetry import trace
 from pydantic import SecretStr
-from sidecard.errors import AgentUnavailable
-from sidecard.telemetry import Telemetry, continue_trace
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from agents.expenses.vendor_lookup import look_up, register_client
 from agents.vendors.server import create_app
+from sidecard.errors import AgentUnavailable
+from sidecard.telemetry import Telemetry, continue_trace
 
 TOKEN = "the-app-token"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from sidecard.check import check
 
 ROOT = Path(__file__).parents[3]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from sidecard.check import check
 from sidecard.errors import ConfigurationError
 

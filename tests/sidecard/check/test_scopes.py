@@ -1,7 +1,6 @@
 """agents/callers.yaml against the agents' code."""
 
 from sidecard.check import check
-
 from tests.sidecard.check.conftest import STUB, put
 
 FILE = "agents/callers.yaml"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from sidecard.cli.project import Project
 
 ROOT = Path(__file__).parents[3]

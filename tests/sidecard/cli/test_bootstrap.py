@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from jwcrypto import jwk
+
 from sidecard.cli import bootstrap
 from sidecard.cli.project import Project
 from sidecard.errors import ConfigurationError

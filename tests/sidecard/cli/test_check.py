@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
+
 from sidecard.check import Finding
 from sidecard.cli.check import check
-from typer.testing import CliRunner
 
 ERROR = Finding("dapr.yaml", "has no app 'flights' [yet]", "add an entry")
 WARNING = Finding("agents/callers.yaml", "nobody holds 'x'", "grant it", "warning")

@@ -12,6 +12,7 @@ from a2a.types import (
     TaskStatus,
     TaskStatusUpdateEvent,
 )
+
 from sidecard.cli.events import fold, is_last, task_id_of
 
 WORKING, DONE, ASKS = (

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from sidecard.cli.project import Project
 from sidecard.errors import ConfigurationError
 

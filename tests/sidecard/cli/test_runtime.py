@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from sidecard.cli import runtime
 from sidecard.cli.console import Console
 from sidecard.cli.project import Project

@@ -4,6 +4,7 @@ from a2a.types import Artifact, ListTasksResponse, Message, Part, StreamResponse
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
 from rich.text import Text
+
 from sidecard.cli import show
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+
 from sidecard.cli.project import Project
 from sidecard.cli.system import System
 from sidecard.errors import ConfigurationError

@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import pytest
+
 from sidecard.cli import bootstrap
 from sidecard.cli.project import Project
 

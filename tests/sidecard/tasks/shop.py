@@ -3,10 +3,10 @@
 import asyncio
 
 from pydantic import BaseModel
-from sidecard.tasks.engine import Engine
-from sidecard.testing import caller, message
 
 from sidecard import Agent, Task
+from sidecard.tasks.engine import Engine
+from sidecard.testing import caller, message
 
 
 class Order(BaseModel):

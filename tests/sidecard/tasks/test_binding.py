@@ -3,10 +3,10 @@
 import pytest
 from a2a.types import Message, Part
 from pydantic import BaseModel, ValidationError
-from sidecard.tasks import binding
-from sidecard.testing import message
 
 from sidecard import Agent, File, Task
+from sidecard.tasks import binding
+from sidecard.testing import message
 
 agent = Agent(name="shop", version="1", description="Sells.", publisher="Tests")
 

@@ -6,12 +6,12 @@ import tracemalloc
 
 import pytest
 from a2a.types import TaskState
+
+from sidecard import Task
 from sidecard.tasks import pending as pending_module
 from sidecard.tasks.entry import head_key, log_key
 from sidecard.tasks.loading import load
 from sidecard.testing import FakeAgents, MemoryStore, ended, started
-
-from sidecard import Task
 from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, send, settled, until
 
 S = TaskState

@@ -7,14 +7,14 @@ from decimal import Decimal
 import pytest
 from a2a.types import TaskState
 from pydantic import BaseModel
+
+from sidecard import Task
 from sidecard.errors import AgentUnavailable, ConfigurationError
 from sidecard.tasks import follower
 from sidecard.tasks.context import StepFailed
 from sidecard.tasks.engine import DifferentMessage, Engine
 from sidecard.tasks.live import TaskEnded
 from sidecard.testing import FakeAgents, MemoryStore, caller, ended, started
-
-from sidecard import Task
 from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, said, send, settled, until
 
 S = TaskState

@@ -9,12 +9,12 @@ from collections import Counter
 import msgpack
 import pytest
 from a2a.types import TaskState
+
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.loading import load
 from sidecard.tasks.state import TERMINAL, state_name
 from sidecard.testing import KEY, FakeAgents, MemoryStore, caller, ended
-
 from tests.sidecard.tasks.shop import Receipt, Shop, answer, idle, send
 
 S = TaskState

@@ -31,10 +31,10 @@ from a2a.utils.errors import (
 )
 from google.protobuf.json_format import MessageToDict
 from pydantic import BaseModel
-from sidecard.extension import URI, Sent
-from sidecard.testing import MemoryStore, key_of, message, served
 
 from sidecard import Agent, Task
+from sidecard.extension import URI, Sent
+from sidecard.testing import MemoryStore, key_of, message, served
 
 S = TaskState
 BINDINGS = ["JSONRPC", "HTTP+JSON", "GRPC"]

@@ -5,6 +5,8 @@ import contextlib
 
 import pytest
 from a2a.types import TaskState
+
+from sidecard import Task
 from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
 from sidecard.tasks import live as live_module
 from sidecard.tasks import run as run_module
@@ -13,8 +15,6 @@ from sidecard.tasks.live import TaskEnded
 from sidecard.tasks.loading import load
 from sidecard.tasks.state import INTERRUPTED, TERMINAL
 from sidecard.testing import FakeAgents, MemoryStore, caller, ended, started
-
-from sidecard import Task
 from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, said, send, settled, ticks, until
 from tests.sidecard.tasks.test_faults import KINDS, Job, records
 

@@ -3,6 +3,7 @@
 from a2a.types import Artifact, Message, Part, TaskState
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sidecard.tasks.entry import Entry
 from sidecard.tasks.state import ASK, ENDS, TERMINAL, FoldedTask
 

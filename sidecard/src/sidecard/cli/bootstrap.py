@@ -49,7 +49,7 @@ def ensure(project: Project) -> list[str]:
 
 
 def write_compose_env(project: Project) -> None:
-    """Writes `.sidecard/compose.env` for docker-compose.yml: once Sentry has made its CA, it says all that Compose needs."""
+    """Writes `.sidecard/compose.env`, all that docker-compose.yml needs, once Sentry has made its CA."""
     authority = project.local / "sentry" / "ca.crt"
     password = _read_json(project.local / "secrets.json")["database"]["password"]
     anchors = authority.read_text().strip().replace("\n", "\\n")

@@ -216,7 +216,8 @@ class Live:
     async def follow(self, *, beyond: bool = False) -> AsyncIterator[Event]:
         """The task as it is stored now, then every event as it is stored, until the task rests (A2A 1.0 §11.7).
 
-        It rests when it has ended or waits for somebody; `beyond` such a wait it may be followed from, not to. A reader that falls too far behind is cut: its stream ends without a terminal event, and it may come again.
+        It rests when it has ended or waits for somebody; `beyond` such a wait it may be followed from, not to. A reader
+        that falls too far behind is cut: its stream ends without a terminal event, and it may come again.
         """
         try:
             with self._followers.joined() as follower:

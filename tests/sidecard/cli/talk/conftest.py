@@ -13,6 +13,9 @@ import yaml
 from fastapi import FastAPI
 from jwcrypto.jwk import JWK
 from pydantic import BaseModel
+from starlette.responses import JSONResponse, PlainTextResponse
+
+from sidecard import Agent, File, Task
 from sidecard.agent_card import describe
 from sidecard.app import serve_on
 from sidecard.callers import Callers, CallersFile
@@ -22,9 +25,6 @@ from sidecard.settings import Settings
 from sidecard.signature import sign
 from sidecard.tasks.handler import DurableRequestHandler
 from sidecard.testing import MemoryStore, started
-from starlette.responses import JSONResponse, PlainTextResponse
-
-from sidecard import Agent, File, Task
 
 APP_TOKEN, DAPR_TOKEN = "only the shop's sidecar knows", "only desk's apps know"
 CALLERS = {

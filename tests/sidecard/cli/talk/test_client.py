@@ -5,6 +5,7 @@ import json
 import pytest
 from a2a.types import Message, TaskState
 from a2a.utils.errors import InvalidParamsError, TaskNotCancelableError, TaskNotFoundError
+
 from sidecard.cli import client as client_module
 from sidecard.cli.client import AgentClient
 from sidecard.errors import AgentUnavailable, CardRejected, ConfigurationError

@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from sidecard.cli import app
 from typer.testing import CliRunner
 
 from demo.collector import Collector
+from sidecard.cli import app
 
 
 @pytest.fixture
