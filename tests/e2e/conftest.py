@@ -1,8 +1,6 @@
 """One real system for all tests here: sentry, daprd, every app, from a copy of this project with keys of its own."""
 
 import json
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,25 +13,10 @@ from sidecard.cli.system import System
 HERE = Path(__file__).resolve().parents[2]
 
 
-def copy_project(to: Path) -> Project:
-    """The project's own files (not what is git-ignored), with this checkout's Python and Dapr programs."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=HERE, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    for name in listed.splitlines():
-        if (HERE / name).is_file():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(HERE / name, to / name)
-    (to / ".venv").symlink_to(HERE / ".venv")
-    (to / "runtime" / "bin").symlink_to(HERE / "runtime" / "bin")
-    return Project(to)
-
-
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """The running system. Its callers include `tester`, who holds a key and every scope."""
-    project = copy_project(tmp_path_factory.mktemp("desk"))
+    project = Project(HERE).copy_to(tmp_path_factory.mktemp("desk"))
     callers_file = project.root / "agents" / "callers.yaml"
     callers = yaml.safe_load(callers_file.read_text())
     scopes = {

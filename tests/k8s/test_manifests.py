@@ -1,6 +1,5 @@
 """What k8s/base applies. That it agrees with the rest of the project is `sidecard check`'s business, tested there."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +9,9 @@ from a2a.types import a2a_pb2
 
 from sidecard.check import kustomize
 from sidecard.check.estate import Estate
+from sidecard.cli import runtime
+from sidecard.cli.console import Console
+from sidecard.cli.project import Project
 
 ROOT = Path(__file__).parents[2]
 APPS = ["compliance", "expenses", "flights", "orchestrator", "registry", "vendors"]
@@ -101,10 +103,11 @@ def test_the_image_runs_as_the_manifests_say(objects):
     assert "!.sidecard" not in context
 
 
-@pytest.mark.skipif(not shutil.which("kustomize"), reason="kustomize is not on PATH")
+@pytest.mark.timeout(600)  # kustomize may have to be built first
 def test_kustomize_builds_what_is_checked(objects):
     """What `sidecard check` reads is what is applied, but for the namespace, labels and generated names."""
-    built = subprocess.run(["kustomize", "build", ROOT / "k8s/base"], capture_output=True, text=True, check=True)
+    kustomize = runtime.ensure(Project(ROOT), Console(), [runtime.KUSTOMIZE])["kustomize"]
+    built = subprocess.run([kustomize, "build", ROOT / "k8s/base"], capture_output=True, text=True, check=True)
     applied = {
         (document["kind"], document["metadata"]["name"]): document for document in yaml.safe_load_all(built.stdout)
     }

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
+from urllib.parse import urlsplit
 
 import httpx
 import rfc8785
@@ -107,6 +108,24 @@ def parse_card(body: bytes, source: str) -> AgentCard:
     except NOT_JSON as error:
         reason = str(error).partition("\n")[0][:200]
         raise CardRejected(f"{source} is not an Agent Card of A2A 1.0 ({reason}): ask its owner to mend it.") from error
+
+
+def reached_at(card: AgentCard, base: str) -> AgentCard:
+    """The card with its JSON-RPC interface alone, at this base URL: of the public one only the path is believed.
+
+    Raises:
+        AgentUnavailable: it has no JSON-RPC interface, the binding that is spoken here.
+    """
+    interface = next((i for i in card.supported_interfaces if i.protocol_binding == "JSONRPC"), None)
+    if interface is None:
+        raise AgentUnavailable(f"{card.name} serves no JSON-RPC, the only binding that is spoken here.")
+    here = AgentCard()
+    here.CopyFrom(card)
+    del here.supported_interfaces[:]
+    added = here.supported_interfaces.add()
+    added.CopyFrom(interface)
+    added.url = base + urlsplit(interface.url).path
+    return here
 
 
 @dataclass(frozen=True)

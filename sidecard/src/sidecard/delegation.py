@@ -5,13 +5,11 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import httpx
 from a2a.client import Client, ClientConfig, ClientFactory
 from a2a.client.errors import A2AClientError, A2AClientTimeoutError
 from a2a.types import (
-    AgentCard,
     CancelTaskRequest,
     GetTaskRequest,
     Message,
@@ -23,7 +21,7 @@ from a2a.types import (
 from a2a.types import Task as A2ATask
 from a2a.utils.errors import A2AError, TaskNotCancelableError, TaskNotFoundError
 
-from sidecard.card import CardCache, fetch_card
+from sidecard.card import CardCache, fetch_card, reached_at
 from sidecard.errors import AgentUnavailable, CardRejected
 from sidecard.refusals import UNAVAILABLE_CODE
 from sidecard.registry import Registry
@@ -109,23 +107,11 @@ class Mesh:
                     f"{agent} shows another card than the registry lists; it may be enrolling right now"
                 )
             factory = ClientFactory(ClientConfig(httpx_client=self._http, streaming=True))
-            known = _Known(factory.create(_in_mesh(verified.card, agent)), time.monotonic() + VERIFIED_SECONDS)
+            known = _Known(
+                factory.create(reached_at(verified.card, f"http://{agent}")), time.monotonic() + VERIFIED_SECONDS
+            )
             self._known[agent] = known
         return known.client
-
-
-def _in_mesh(card: AgentCard, agent: str) -> AgentCard:
-    """The card with its JSON-RPC interface at the agent's app-id: only the path of its public URL is believed there."""
-    interface = next((i for i in card.supported_interfaces if i.protocol_binding == "JSONRPC"), None)
-    if interface is None:
-        raise AgentUnavailable(f"{agent} serves no JSON-RPC, the binding that the mesh speaks")
-    here = AgentCard()
-    here.CopyFrom(card)
-    del here.supported_interfaces[:]
-    added = here.supported_interfaces.add()
-    added.CopyFrom(interface)
-    added.url = f"http://{agent}{urlsplit(interface.url).path}"
-    return here
 
 
 async def _events(client: Client, request: SendMessageRequest) -> AsyncGenerator[tuple[str, int]]:

@@ -56,6 +56,7 @@ def _make(root: Path) -> Project:
     """Writes the project, with the desk's own wrapper, components and resiliency."""
     for folder in ("components", "resiliency", "runtime/.dapr"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("access", "postgresql"))
+    shutil.copy2(ROOT / ".gitignore", root)
     (root / "runtime" / "bin").symlink_to(ROOT / "runtime" / "bin")
     (root / ".venv").symlink_to(ROOT / ".venv")
     common = yaml.safe_load((ROOT / "dapr.yaml").read_text())["common"]

@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Self, TypedDict, Unpack
-from urllib.parse import urlsplit
 
 import httpx
 from a2a.client import Client, ClientConfig, ClientFactory
@@ -34,7 +33,7 @@ from a2a.types import (
 from a2a.utils.errors import A2AError, TaskNotFoundError, UnsupportedOperationError
 
 from sidecard.agent import File
-from sidecard.card import fetch_card
+from sidecard.card import fetch_card, reached_at
 from sidecard.cli import way
 from sidecard.cli.events import fold, is_last, task_id_of
 from sidecard.cli.project import Project
@@ -112,7 +111,7 @@ class AgentClient:
         try:
             self._verified = await fetch_card(self._http, self._route.url, self._route.trust, agent=self.agent)
             self._http.headers.update(self._route.headers)
-            here = _at(self._verified.card, self._route.url)
+            here = reached_at(self._verified.card, self._route.url)
             self._streaming = self._client(here, streaming=True)
             self._unary = self._client(here, streaming=False)
         except BaseException:
@@ -286,20 +285,6 @@ def compose(
     asked = Asked.of(answers.status.message) if answers else None
     sent = Sent(skill=skill, question=asked.question if asked else "")
     return sent.attach(message) if sent != Sent() else message
-
-
-def _at(card: AgentCard, base: str) -> AgentCard:
-    """The card with its JSON-RPC interface at this address, which our ways lead to; the public one may be another."""
-    interface = next((i for i in card.supported_interfaces if i.protocol_binding == "JSONRPC"), None)
-    if interface is None:
-        raise AgentUnavailable(f"{card.name} serves no JSON-RPC, the only binding that is spoken here.")
-    here = AgentCard()
-    here.CopyFrom(card)
-    del here.supported_interfaces[:]
-    added = here.supported_interfaces.add()
-    added.CopyFrom(interface)
-    added.url = base + urlsplit(interface.url).path
-    return here
 
 
 def _failure(error: A2AClientError, agent: str) -> SidecardError:

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +56,15 @@ PROGRAMS = (
 )  # fmt: skip
 
 
-def ensure(project: Project, console: Console) -> dict[str, Path]:
-    """Puts a fitting daprd, sentry and dapr into runtime/bin and returns their paths.
+KUSTOMIZE = Program(
+    "kustomize", "runtime/kustomize", "sigs.k8s.io/kustomize/kustomize/v5", "5.7.1", True, ("version",),
+    ("-ldflags", "-X sigs.k8s.io/kustomize/api/provenance.version=v5.7.1"),
+)  # fmt: skip
+"""Renders k8s/, for tests; a running system needs it not."""
+
+
+def ensure(project: Project, console: Console, programs: Sequence[Program] = PROGRAMS) -> dict[str, Path]:
+    """Puts fitting programs, by default daprd, sentry and dapr, into runtime/bin and returns their paths.
 
     Taken are, in this order, what is there, what is in ~/.dapr/bin, what is on PATH (linked, not copied); else Go
     builds it. Raises ConfigurationError, saying what is missing and how to install it, when Go is needed and absent.
@@ -65,7 +72,7 @@ def ensure(project: Project, console: Console) -> dict[str, Path]:
     _ = project.apps  # outside a project nothing is made
     project.programs.mkdir(parents=True, exist_ok=True)
     versions = _Versions(project.local / "versions.json")
-    return {program.name: _ensure(program, project, console, versions) for program in PROGRAMS}
+    return {program.name: _ensure(program, project, console, versions) for program in programs}
 
 
 def _ensure(program: Program, project: Project, console: Console, versions: "_Versions") -> Path:

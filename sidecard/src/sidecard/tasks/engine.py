@@ -234,7 +234,8 @@ class Engine:
             skill, state = live.meta["skill"], state_name(live.folded.state)
             self._metrics.transition(skill, state_name(before) if before else "", state)
             if live.folded.ended:
-                self._metrics.ended(skill, state, (live.folded.at - live.folded.created) / 1000)
+                seconds = (live.folded.at - live.folded.created) / 1000
+                self._metrics.ended(skill, state, seconds, reason=live.failure)
         if any(record[0] in WAKING for record in records):
             self._move_on(live)
 

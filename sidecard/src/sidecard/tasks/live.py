@@ -77,6 +77,7 @@ class Live:
         self.stalled: TaskConflict | None = None
         self.lost: SidecardError | None = None
         self.canceling = False
+        self.failure = "error"
         self._keeper = keeper
         self._pending = Pending()
         self._steps: dict[str, asyncio.Future[Step]] = {}

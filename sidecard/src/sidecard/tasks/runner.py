@@ -58,7 +58,7 @@ class Runner:
                 if run.over or run.cancelling:
                     raise
                 log.exception("skill %s was cancelled from within in task %s", name, live.task_id)
-                await self._fail(live, f"{name} was cancelled from within")
+                await self._fail(live, f"{name} was cancelled from within", "cancelled within")
             except Rejected as rejected:
                 await self.end(live, TaskState.TASK_STATE_REJECTED, str(rejected))
             except StepMismatch as error:
@@ -68,16 +68,17 @@ class Runner:
                 log.warning("task %s is tried again soon: %s", live.task_id, error)
                 self._again(live)
             except SidecardError as error:
-                await self._fail(live, str(error))
+                await self._fail(live, str(error), type(error).__name__)
             except Exception:
                 log.exception("skill %s failed in task %s", name, live.task_id)
                 details = f"the agent's log has the details of task {live.task_id}"
-                await self._fail(live, f"{name} failed unexpectedly; {details}")
+                await self._fail(live, f"{name} failed unexpectedly; {details}", "unexpected")
             finally:
                 live.release()
 
-    async def _fail(self, live: Live, reason: str) -> None:
+    async def _fail(self, live: Live, reason: str, kind: str) -> None:
         if live.lost is None and not live.ended:
+            live.failure = kind
             await self.end(live, TaskState.TASK_STATE_FAILED, reason)
 
     async def _skill(self, live: Live, run: Run, skill: Skill, message: Message) -> None:
