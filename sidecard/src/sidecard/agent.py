@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, Field, TypeAdapter
+from pydantic.errors import PydanticUserError
 
 from sidecard.errors import ConfigurationError
+
+_POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 class File(BaseModel):
@@ -67,31 +70,27 @@ class Agent:
     ) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
         """Make an async function `(input, task) -> output` a skill, named after it and described by its docstring.
 
-        Input and output are pydantic models, or `str`. An `idempotent` skill may start before its task is stored and
+        Input and output are pydantic models, or `str`; a skill whose output is None has told everything by
+        `task.artifact`. An `idempotent` skill may start before its task is stored and
         may run again from the top at any time; any other starts once its task is stored, and keeps its effects in
         `task.once`. Raises ConfigurationError for a function that can't be a skill.
         """
 
         def register(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
             skill_id = function.__name__
-            hints = get_type_hints(function)
-            parameters = list(inspect.signature(function).parameters)
-            if not inspect.iscoroutinefunction(function) or len(parameters) != 2 or "return" not in hints:  # noqa: PLR2004
-                raise ConfigurationError(
-                    f"{skill_id} can't be a skill: write `async def {skill_id}(request: Model, task: Task) -> Model`"
-                )
-            if not function.__doc__:
+            given, output = _signature(function)
+            if not inspect.cleandoc(function.__doc__ or ""):
                 raise ConfigurationError(f"{skill_id} needs a docstring: other agents' models choose the skill by it")
             if skill_id in self.skills:
-                raise ConfigurationError(f"{self.name} has two skills named {skill_id}")
+                raise ConfigurationError(f"{self.name} has two skills named {skill_id}: rename one")
             self.skills[skill_id] = Skill(
                 id=skill_id,
                 function=function,
-                description=inspect.cleandoc(function.__doc__),
+                description=inspect.cleandoc(function.__doc__ or ""),
                 scope=scope,
                 idempotent=idempotent,
-                input=hints[parameters[0]],
-                output=TypeAdapter(hints["return"]),
+                input=given,
+                output=output,
                 tags=tuple(tags),
                 examples=tuple(examples),
                 version=version,
@@ -104,3 +103,35 @@ class Agent:
     def scopes(self) -> frozenset[str]:
         """Every scope that means something at this agent."""
         return frozenset(skill.scope for skill in self.skills.values()) | frozenset(self.asks)
+
+
+def _signature(function: Callable[..., Awaitable[Any]]) -> tuple[type[Any], TypeAdapter[Any]]:
+    """What a function takes and gives. Raises ConfigurationError, which says how to write it as a skill."""
+    name = function.__name__
+    form = f"write `async def {name}(request: Model, task: Task) -> Model`"
+    parameters = list(inspect.signature(function).parameters.values())
+    if not inspect.iscoroutinefunction(function) or [one.kind for one in parameters] != [_POSITIONAL, _POSITIONAL]:
+        raise ConfigurationError(f"{name} can't be a skill: {form}")
+    try:
+        hints = get_type_hints(function)
+    except NameError as error:
+        raise ConfigurationError(
+            f"{name} can't be a skill: {error}; import what its annotations name at the top of the module"
+        ) from error
+    if "return" not in hints or parameters[0].name not in hints:
+        raise ConfigurationError(f"{name} can't be a skill without its annotations: {form}")
+    given = hints[parameters[0].name]
+    if given is not str and not (inspect.isclass(given) and issubclass(given, BaseModel)):
+        raise ConfigurationError(f"{name} can't take {_shown(given)}: its input is a pydantic model, or str; {form}")
+    try:
+        output: TypeAdapter[Any] = TypeAdapter(hints["return"])
+        output.json_schema(mode="serialization")
+    except PydanticUserError as error:
+        raise ConfigurationError(
+            f"{name} can't give {_shown(hints['return'])}: its output is a pydantic model, str or None; {form}"
+        ) from error
+    return given, output
+
+
+def _shown(annotation: object) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
