@@ -103,9 +103,10 @@ def test_scopes_are_those_at_this_agent():
     [None, "callers: [", "callers: {desk: {sidecars: true}}", "other: {}", "", "callers: {desk: {grants: [x]}}"],
 )
 def test_a_file_that_can_not_be_read_says_which_and_why(tmp_path, content):
-    """ConfigurationError with the path; a misspelt word is an error, not a caller without rights."""
+    """ConfigurationError in one line with the path; a misspelt word is an error, not a caller without rights."""
     path = tmp_path / "callers.yaml"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ConfigurationError, match=r"callers\.yaml is not a list of callers"):
+    with pytest.raises(ConfigurationError, match=r"callers\.yaml is not a list of callers: .") as caught:
         CallersFile.read(path)
+    assert "\n" not in str(caught.value)

@@ -70,8 +70,13 @@ class CallersFile(BaseModel):
         """Raises ConfigurationError, naming the file and what is wrong with it."""
         try:
             return cls.model_validate(yaml.safe_load(path.read_text()))
-        except (OSError, yaml.YAMLError, ValidationError) as error:
-            raise ConfigurationError(f"{path} is not a list of callers: {error}") from error
+        except ValidationError as error:
+            from sidecard.tasks.binding import explain
+
+            raise ConfigurationError(f"{path} is not a list of callers: {explain(error)}") from error
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigurationError(f"{path} is not a list of callers: {reason}") from error
 
 
 class Callers:

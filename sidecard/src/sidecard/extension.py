@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 URI = "https://sidecard.dev/a2a/extensions/durable-skills/v1"
+_PAIR = 2
 DESCRIPTION = "Names the skill that is meant, the question that is answered, and on whose behalf a message is sent."
 
 
@@ -57,7 +58,11 @@ class Asked(BaseModel):
     @field_validator("options", mode="before")
     @classmethod
     def _from_pairs(cls, given: object) -> object:
-        return {str(value): str(meaning) for value, meaning in given} if isinstance(given, list) else given
+        if not isinstance(given, list):
+            return given
+        if not all(isinstance(pair, list) and len(pair) == _PAIR for pair in given):
+            raise ValueError("options are pairs of a value and what it means")
+        return {str(value): str(meaning) for value, meaning in given}
 
     @classmethod
     def of(cls, message: Message) -> "Asked | None":

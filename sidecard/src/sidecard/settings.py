@@ -1,13 +1,17 @@
 """The environment, read once. Nothing else in the library looks at `os.environ`, but for `telemetry` (see there)."""
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sidecard.errors import ConfigurationError
 
 LOCAL = Path(".sidecard")
 """What `sidecard bootstrap` made, from the project's root. In containers the platform hands in the same."""
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
 class Settings(BaseSettings):
@@ -16,17 +20,17 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore", populate_by_name=True)
 
     app_id: str = Field(validation_alias="APP_ID", description="Dapr app-id; the agent's name.")
-    app_port: int = Field(default=8080, validation_alias="APP_PORT")
+    app_port: Port = Field(default=8080, validation_alias="APP_PORT")
     host: str = Field(default="127.0.0.1", validation_alias="SIDECARD_HOST", description="Address the app listens on.")
-    grpc_port: int | None = Field(
+    grpc_port: Port | None = Field(
         default=None, validation_alias="SIDECARD_GRPC_PORT", description="A2A gRPC port; without it gRPC is not served."
     )
     public_url: str = Field(
         default="", validation_alias="SIDECARD_PUBLIC_URL", description="Base URL in the card; default: host and port."
     )
     public_grpc: str = Field(default="", validation_alias="SIDECARD_PUBLIC_GRPC", description="host:port in the card.")
-    dapr_http_port: int = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
-    dapr_grpc_port: int = Field(default=50001, validation_alias="DAPR_GRPC_PORT")
+    dapr_http_port: Port = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
+    dapr_grpc_port: Port = Field(default=50001, validation_alias="DAPR_GRPC_PORT")
     app_api_token: SecretStr = Field(default=SecretStr(""), validation_alias="APP_API_TOKEN")
     dapr_api_token: SecretStr = Field(default=SecretStr(""), validation_alias="DAPR_API_TOKEN")
     callers_file: Path = Field(default=Path("agents/callers.yaml"), validation_alias="SIDECARD_CALLERS")
@@ -35,9 +39,17 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, app_id: str) -> Self:
-        """Settings of one app: from the environment and, on a laptop, the tokens that `sidecard bootstrap` made."""
+        """Settings of one app: from the environment and, on a laptop, the tokens that `sidecard bootstrap` made.
+
+        The environment outranks the file. Raises ConfigurationError, naming the variables that are wrong.
+        """
         # Tests and the command line load settings of apps other than the one the environment names.
-        return cls(_env_file=LOCAL / "tokens" / f"{app_id}.env", APP_ID=app_id)
+        try:
+            return cls(_env_file=LOCAL / "tokens" / f"{app_id}.env", APP_ID=app_id)
+        except ValidationError as error:
+            from sidecard.tasks.binding import explain
+
+            raise ConfigurationError(f"the environment is set up wrongly: {explain(error)}") from error
 
     @property
     def card_url(self) -> str:
