@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from sidecard import card as card_module
 from sidecard.card import MAX_CARD_BYTES, CardCache, SignedCard, card_routes, fetch_card, parse_card
-from sidecard.errors import AgentUnavailable, CardRejected
+from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
 from sidecard.signature import card_dict, digest, sign
 from sidecard.trust import TrustStore
 
@@ -199,7 +199,7 @@ async def test_another_status_means_unavailable(status):
 async def test_a_caller_that_is_refused_is_told_where_to_be_let_in():
     """403 comes from access rules, so the message names them."""
     async with answering(lambda _: httpx.Response(403)) as client:
-        with pytest.raises(AgentUnavailable, match="access rules"):
+        with pytest.raises(AccessDenied, match="access rules"):
             await fetch_card(client, "http://flights", TRUST)
 
 

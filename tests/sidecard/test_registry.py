@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from sidecard.errors import AgentUnavailable, CardRejected
+from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
 from sidecard.registry import Enrolment, EnrolmentRequest, Registry
 
 NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
@@ -80,7 +80,7 @@ async def test_an_agent_that_is_not_enrolled_is_unavailable():
 
 async def test_a_caller_without_access_is_told_so():
     """Dapr's own refusal is named as such."""
-    with pytest.raises(AgentUnavailable, match=r"refuses this caller.*access rules.*access control policy"):
+    with pytest.raises(AccessDenied, match=r"refuses this caller.*access rules.*access control policy"):
         await answering(403, {"errorCode": "X", "message": "access control policy denies"}).agents()
 
 

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sidecard.errors import AgentUnavailable, CardRejected
+from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
 from sidecard.signature import NOT_JSON, card_dict
 from sidecard.trust import TrustStore, VerifiedCard, verify
 
@@ -76,7 +76,7 @@ async def fetch_card(
         timeout: seconds for the whole fetch.
 
     Raises:
-        AgentUnavailable: the agent can't be reached or serves no card now.
+        AgentUnavailable: the agent can't be reached or serves no card now (AccessDenied: not to this app).
         CardRejected: what it serves is not a card, or not one to believe.
     """
     result = "unavailable"
@@ -207,7 +207,7 @@ async def _fetch(client: httpx.AsyncClient, url: str, cache: CardCache | None, s
 
 def _check_answer(response: httpx.Response, url: str) -> None:
     if response.status_code == httpx.codes.FORBIDDEN:
-        raise AgentUnavailable(f"{url} refuses this caller (HTTP 403): let it in, in the agent's access rules.")
+        raise AccessDenied(f"{url} refuses this caller (HTTP 403): let it in, in the agent's access rules.")
     if response.status_code != httpx.codes.OK:
         raise AgentUnavailable(f"No card from {url} (HTTP {response.status_code}): check that the agent runs there.")
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -3,26 +3,29 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 import httpx
 from a2a.client import Client, ClientConfig, ClientFactory
 from a2a.client.errors import A2AClientError, A2AClientTimeoutError
 from a2a.types import (
+    Artifact,
     CancelTaskRequest,
     GetTaskRequest,
     Message,
     Role,
     SendMessageRequest,
     StreamResponse,
-    TaskStatusUpdateEvent,
+    TaskState,
+    TaskStatus,
 )
 from a2a.types import Task as A2ATask
 from a2a.utils.errors import A2AError, TaskNotCancelableError, TaskNotFoundError
+from google.protobuf.json_format import ParseError
 
 from sidecard.card import CardCache, fetch_card, reached_at
-from sidecard.errors import AgentUnavailable, CardRejected
+from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
 from sidecard.refusals import UNAVAILABLE_CODE
 from sidecard.registry import Registry
 from sidecard.tasks.state import INTERRUPTED, TERMINAL
@@ -50,9 +53,19 @@ class Mesh:
 
     `client` is an httpx client over `MeshTransport`. Messages are sent again under the same messageId until their task
     is seen at rest: the other agent recognises them, so sending, retrying and following again are one and the same.
+    `clock` gives seconds, `pause` waits that many.
     """
 
-    def __init__(self, client: httpx.AsyncClient, registry: Registry, trust: TrustStore) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        registry: Registry,
+        trust: TrustStore,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._clock, self._pause = clock, pause
         self._http = client
         self._registry = registry
         self._trust = trust
@@ -63,27 +76,34 @@ class Mesh:
         """See `tasks.engine.Delegator`."""
         message.role = Role.ROLE_USER
         request = SendMessageRequest(message=message, tenant=tenant)
-        attempt, last_sign, was_accepted = 0, time.monotonic(), bool(message.task_id)
+        attempt, last_sign, was_accepted = 0, self._clock(), bool(message.task_id)
         while True:
+            failure: Exception = AgentUnavailable("its stream ends, and its task is not at rest")
             try:
                 client = await self._client(agent)
                 async with contextlib.aclosing(_events(client, request)) as events:
-                    async for task_id, state in events:
-                        attempt, last_sign, was_accepted = 0, time.monotonic(), True
+                    async for event in events:
+                        if event.HasField("message"):
+                            return _task_of(event.message)
+                        task_id, state = _status(event)
+                        attempt, last_sign, was_accepted = 0, self._clock(), True
                         accepted(task_id)
                         if state in RESTING:
                             await _drain(events)
-                            return await client.get_task(GetTaskRequest(id=task_id, tenant=tenant))
+                            task = await client.get_task(GetTaskRequest(id=task_id, tenant=tenant))
+                            if task.status.state in RESTING:  # else somebody has just answered it
+                                return task
             except CardRejected as error:
                 raise AgentUnavailable(f"{agent} is not called: {error}") from error
-            except (AgentUnavailable, A2AError, httpx.HTTPError) as error:
+            except (AgentUnavailable, A2AError, httpx.HTTPError, ParseError) as error:
                 self._known.pop(agent, None)
-                patience = ACCEPTED_PATIENCE if was_accepted else UNACCEPTED_PATIENCE
-                if not _may_pass(error) or time.monotonic() - last_sign > patience:
-                    raise AgentUnavailable(
-                        f"{agent} can't be reached or does not take this: {_words(error)}"
-                    ) from error
-            await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+                failure = error
+            patience = ACCEPTED_PATIENCE if was_accepted else UNACCEPTED_PATIENCE
+            if not _may_pass(failure) or self._clock() - last_sign > patience:
+                raise AgentUnavailable(
+                    f"{agent} can't be reached or does not take this: {_words(failure)}"
+                ) from failure
+            await self._pause(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
             attempt += 1
 
     async def cancel(self, agent: str, task_id: str, tenant: str) -> None:
@@ -93,13 +113,13 @@ class Mesh:
             await client.cancel_task(CancelTaskRequest(id=task_id, tenant=tenant))
         except (TaskNotCancelableError, TaskNotFoundError):
             return
-        except (CardRejected, A2AError, httpx.HTTPError) as error:
+        except (CardRejected, A2AError, httpx.HTTPError, ParseError) as error:
             raise AgentUnavailable(f"{agent} does not answer a cancel: {_words(error)}") from error
 
     async def _client(self, agent: str) -> Client:
         """A client for an agent whose card has just been verified, or was a moment ago."""
         known = self._known.get(agent)
-        if known is None or known.until < time.monotonic():
+        if known is None or known.until < self._clock():
             enrolled = await self._registry.agent(agent)
             verified = await fetch_card(self._http, f"http://{agent}", self._trust, agent=agent, cache=self._cards)
             if verified.digest != enrolled.card_digest:
@@ -107,23 +127,20 @@ class Mesh:
                     f"{agent} shows another card than the registry lists; it may be enrolling right now"
                 )
             factory = ClientFactory(ClientConfig(httpx_client=self._http, streaming=True))
-            known = _Known(
-                factory.create(reached_at(verified.card, f"http://{agent}")), time.monotonic() + VERIFIED_SECONDS
-            )
+            reached = reached_at(verified.card, f"http://{agent}")
+            known = _Known(factory.create(reached), self._clock() + VERIFIED_SECONDS)
             self._known[agent] = known
         return known.client
 
 
-async def _events(client: Client, request: SendMessageRequest) -> AsyncGenerator[tuple[str, int]]:
-    """(task id, state) for each event of a message's stream."""
-    stream = client.send_message(request)
-    async for event in stream:
-        status = _status(event)
-        if status is not None:
-            yield status
+async def _events(client: Client, request: SendMessageRequest) -> AsyncGenerator[StreamResponse]:
+    """The events of a message's stream that say something."""
+    async for event in client.send_message(request):
+        if event.WhichOneof("payload"):
+            yield event
 
 
-async def _drain(events: AsyncGenerator[tuple[str, int]]) -> None:
+async def _drain(events: AsyncGenerator[StreamResponse]) -> None:
     """Let the other side end the stream, which it does at once (A2A 1.0 §11.7): cut off, it would count as failed."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
@@ -131,19 +148,31 @@ async def _drain(events: AsyncGenerator[tuple[str, int]]) -> None:
                 pass
 
 
-def _status(event: StreamResponse) -> tuple[str, int] | None:
+def _status(event: StreamResponse) -> tuple[str, int]:
+    """The task of an event, and the state that it tells, if any."""
     match event.WhichOneof("payload"):
         case "task":
             return event.task.id, event.task.status.state
         case "status_update":
-            update: TaskStatusUpdateEvent = event.status_update
-            return update.task_id, update.status.state
+            return event.status_update.task_id, event.status_update.status.state
         case _:
-            return None
+            return event.artifact_update.task_id, TaskState.TASK_STATE_UNSPECIFIED
+
+
+def _task_of(message: Message) -> A2ATask:
+    """An answer without a task (A2A 1.0 §3.1.1), as a task that is done: its parts are the result."""
+    return A2ATask(
+        id=message.task_id,
+        context_id=message.context_id,
+        status=TaskStatus(state=TaskState.TASK_STATE_COMPLETED),
+        artifacts=[Artifact(artifact_id="result", name="result", parts=message.parts)],
+    )
 
 
 def _may_pass(error: Exception) -> bool:
     """Whether trying again can help: the other side was not reached, or said that it can't right now."""
+    if isinstance(error, AccessDenied):
+        return False
     if isinstance(error, AgentUnavailable | A2AClientTimeoutError | httpx.HTTPError):
         return not isinstance(error, httpx.HTTPStatusError) or error.response.status_code >= 500  # noqa: PLR2004
     cause = error.__cause__
@@ -155,4 +184,19 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _words(error: Exception) -> str:
-    return (str(error) or type(error).__name__).replace("\n", " ")[:300]
+    """What went wrong, in one line: in the other side's own words, where it gave some."""
+    if isinstance(error, ParseError):
+        return f"what it answers is not A2A 1.0 ({str(error)[:200]})"
+    answer = next((e.response for e in (error, error.__cause__) if isinstance(e, httpx.HTTPStatusError)), None)
+    words = f"HTTP {answer.status_code}: {_said(answer)}" if answer else str(error)
+    return (words or type(error).__name__).replace("\n", " ")[:300]
+
+
+def _said(answer: httpx.Response) -> str:
+    """The message of a JSON-RPC error, or of Dapr's own; else the body."""
+    try:
+        content = answer.json()
+        error = content.get("error")
+        return str(error["message"] if isinstance(error, dict) else content["message"])
+    except (ValueError, AttributeError, KeyError):
+        return answer.text or answer.reason_phrase

@@ -4,6 +4,7 @@ SidecardError
 ├── ConfigurationError   the project or its environment is set up wrongly
 ├── CardRejected         an Agent Card is unsigned, altered or not from a pinned publisher
 ├── AgentUnavailable     another agent, the registry or a tool server can't be reached
+│   └── AccessDenied     its access rules refuse this app
 ├── DelegationFailed     a delegated task ended without success
 ├── StoreUnavailable     the Dapr state store does not answer
 └── TaskConflict         somebody else has created this log entry
@@ -27,6 +28,10 @@ class CardRejected(SidecardError):
 
 class AgentUnavailable(SidecardError):
     """Another agent, the registry or a tool server can't be reached now; the same call may succeed later."""
+
+
+class AccessDenied(AgentUnavailable):
+    """Access rules refuse this app; the same call is refused until somebody changes them."""
 
 
 class DelegationFailed(SidecardError):

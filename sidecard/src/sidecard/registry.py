@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from sidecard.errors import AgentUnavailable, CardRejected
+from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
 
 log = logging.getLogger("sidecard")
 
@@ -125,7 +125,7 @@ async def keep_enrolled(registry: Registry, app_id: str, url: str, kind: Kind = 
 
 def _read(shape: TypeAdapter[_Shape], response: httpx.Response) -> _Shape:
     if response.status_code == httpx.codes.FORBIDDEN:
-        raise AgentUnavailable(f"The registry refuses this caller; let it in, in its access rules: {_reason(response)}")
+        raise AccessDenied(f"The registry refuses this caller; let it in, in its access rules: {_reason(response)}")
     if not response.is_success:
         raise AgentUnavailable(f"The registry answers HTTP {response.status_code}: {_reason(response)}")
     try:

@@ -23,12 +23,14 @@ from sidecard.agent import Agent
 from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, describe, for_caller
 from sidecard.app import serve_on
 from sidecard.callers import KEY_HEADER, Caller, Callers, CallersFile
+from sidecard.card import SignedCard
 from sidecard.errors import AgentUnavailable, StoreUnavailable, TaskConflict
 from sidecard.grpc_server import grpc_server
 from sidecard.settings import Settings
 from sidecard.tasks import binding
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.handler import DurableRequestHandler
+from sidecard.tasks.watch import Delegator
 from sidecard.telemetry import Telemetry
 
 KEY = b"only for tests"
@@ -129,8 +131,11 @@ def caller(agent: Agent, name: str = "ada", *scopes: str) -> Caller:
 
 
 @contextlib.asynccontextmanager
-async def started(agent: Agent, store: MemoryStore, agents: FakeAgents | None = None) -> AsyncIterator[Engine]:
-    """An engine of this agent on a store; leaving the block is like stopping the process."""
+async def started(agent: Agent, store: MemoryStore, agents: Delegator | None = None) -> AsyncIterator[Engine]:
+    """An engine of this agent on a store; leaving the block is like stopping the process.
+
+    `agents` are the others: FakeAgents, or whatever follows and cancels as they do.
+    """
     engine = Engine(agent, store, task_id_key=KEY, delegator=agents or FakeAgents(), scopes_of=lambda _: agent.scopes)
     await engine.start()
     try:
@@ -144,7 +149,10 @@ Binding = Literal["JSONRPC", "HTTP+JSON", "GRPC"]
 
 @dataclass
 class Served:
-    """An agent over all its bindings: `app` for HTTP, a real server at `grpc_target`, its `engine` to look behind."""
+    """An agent over all its bindings: `app` for HTTP, a real server at `grpc_target`, its `engine` to look behind.
+
+    `signed` is the card that it shows at the well-known path; none, until a test sets one.
+    """
 
     agent: Agent
     engine: Engine
@@ -152,6 +160,7 @@ class Served:
     card: AgentCard
     grpc_target: str
     stack: contextlib.AsyncExitStack
+    signed: SignedCard | None = None
 
     def http(self, caller: str = "", **headers: str) -> httpx.AsyncClient:
         """An httpx client whose requests this caller makes, with its key; nobody, when it is "". Streams come whole."""
@@ -225,11 +234,12 @@ async def served(
             extended_card=lambda caller: for_caller(card, agent, caller.scopes),
         )
         app = FastAPI(openapi_url=None)
-        serve_on(app, handler, known.identify, lambda: None, max_body_bytes)
+        agent_served = Served(agent, engine, app, card, settings.grpc_target or "", stack)
+        serve_on(app, handler, known.identify, lambda: agent_served.signed, max_body_bytes)
         server = grpc_server(handler, settings, Telemetry(), known.identify)
         await server.start()
         stack.push_async_callback(server.stop, 0)
-        yield Served(agent, engine, app, card, settings.grpc_target or "", stack)
+        yield agent_served
 
 
 def _free_port() -> int:
