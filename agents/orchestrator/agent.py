@@ -62,15 +62,14 @@ async def _complete(request: TripRequest, task: Task) -> TripPlan:
 
 
 async def _travel(trip: TripPlan, task: Task) -> list[Ticket]:
-    """One ticket per leg, the cheapest that fits the budget."""
+    """One ticket per leg, the cheapest that fits the budget. Nothing is booked before every leg has its flight."""
     left = None if trip.budget is None else trip.budget - _worth(trip.receipts)
-    tickets: list[Ticket] = []
+    offers: list[Offer] = []
     for leg in trip.legs:
-        offer = await _choose(leg, left, task)
-        order = FlightOrder(offer_id=offer.id, passenger=trip.passenger or "", most=offer.fare)
-        tickets.append(await task.delegate("flights", "book_flight", order, output=Ticket))
-        left = None if left is None else left - offer.fare
-    return tickets
+        offers.append(await _choose(leg, left, task))
+        left = None if left is None else left - offers[-1].fare
+    orders = [FlightOrder(offer_id=one.id, passenger=trip.passenger or "", most=one.fare) for one in offers]
+    return [await task.delegate("flights", "book_flight", order, output=Ticket) for order in orders]
 
 
 async def _choose(leg: Leg, left: Decimal | None, task: Task) -> Offer:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -13,6 +12,7 @@ from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.server.routes import create_jsonrpc_routes, create_rest_routes
 from a2a.types import AgentCard
 from fastapi import FastAPI
+from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -43,6 +43,9 @@ log = logging.getLogger("sidecard")
 SIDECAR_RETRY_SECONDS = 0.2
 SIDECAR_REMINDER_SECONDS = 5.0
 STORE_RETRY_SECONDS = 1.0
+SHORTEST_KEY = 16
+"""Bytes of the key that makes task ids unguessable."""
+_API_KEYS = TypeAdapter(dict[str, str])
 
 
 class Service:
@@ -53,6 +56,7 @@ class Service:
         self.settings = settings
         self.telemetry = telemetry
         self.failure: ConfigurationError | None = None
+        self.on_failure: Callable[[], None] = lambda: None
         self.ready = False
         self._file = CallersFile.read(settings.callers_file)
         self._callers: Callers | None = None
@@ -112,22 +116,26 @@ class Service:
                 log.info("%s is ready", self.agent.name)
                 await keep_enrolled(Registry(self._mesh), self.agent.name, self.settings.card_url)
         except ConfigurationError as error:
-            self.failure = error
             log.critical("%s can't run: %s", self.agent.name, error)
+            self._fail(error)
         except asyncio.CancelledError:
             raise
         except Exception:
             log.exception("%s stopped serving", self.agent.name)
-            self.failure = ConfigurationError("this is a defect; the log has the traceback")
+            self._fail(ConfigurationError("this is a defect; the log has the traceback"))
         finally:
             self.ready = False
+
+    def _fail(self, failure: ConfigurationError) -> None:
+        self.failure = failure
+        self.on_failure()
 
     async def _connect(self, stack: contextlib.AsyncExitStack) -> None:
         settings, name = self.settings, self.agent.name
         async with sidecar_client(settings) as sidecar:
             key = signing_key(await self._secret(sidecar, name, "signing-key"))
-            api_keys = json.loads(await self._secret(sidecar, name, "api-keys"))
-            task_id_key = bytes.fromhex(await self._secret(sidecar, name, "task-id-key"))
+            api_keys = _api_keys(await self._secret(sidecar, name, "api-keys"))
+            task_id_key = _task_id_key(await self._secret(sidecar, name, "task-id-key"))
             trust = TrustStore.parse(await self._secret(sidecar, "trust", "publishers"))
         token = settings.app_api_token.get_secret_value()
         self._signed = SignedCard(sign(self._public, key))
@@ -151,14 +159,15 @@ class Service:
 
     async def _secret(self, sidecar: httpx.AsyncClient, name: str, key: str) -> str:
         """One secret, waiting for the sidecar if need be; says every few seconds that it waits."""
-        waited = 0.0
+        loop = asyncio.get_running_loop()
+        reminder = loop.time() + SIDECAR_REMINDER_SECONDS
         while True:
             try:
                 return await read_secret(sidecar, name, key)
             except StoreUnavailable as error:
-                if waited % SIDECAR_REMINDER_SECONDS < SIDECAR_RETRY_SECONDS and waited > SIDECAR_RETRY_SECONDS:
+                if loop.time() >= reminder:
                     log.warning("%s waits for its sidecar: %s", self.agent.name, error)
-                waited += SIDECAR_RETRY_SECONDS
+                    reminder += SIDECAR_REMINDER_SECONDS
                 await asyncio.sleep(SIDECAR_RETRY_SECONDS)
 
     async def _patiently(self, engine: Engine) -> None:
@@ -203,6 +212,27 @@ def serve_on(
     app.add_middleware(Edge, identify=identify, max_body_bytes=max_body_bytes)
 
 
+def _task_id_key(secret: str) -> bytes:
+    """The key in a secret. Raises ConfigurationError, without its content."""
+    with contextlib.suppress(ValueError):
+        if len(key := bytes.fromhex(secret)) >= SHORTEST_KEY:
+            return key
+    raise ConfigurationError(
+        f"the secret task-id-key is not {SHORTEST_KEY} bytes or more in hexadecimal: restore the one that its tasks "
+        "were made with; for a new store, remove it and run `sidecard bootstrap`"
+    )
+
+
+def _api_keys(secret: str) -> dict[str, str]:
+    """Callers' names by the digest of their keys. Raises ConfigurationError, without the content."""
+    try:
+        return _API_KEYS.validate_json(secret)
+    except ValidationError:
+        raise ConfigurationError(
+            "the secret api-keys is not a JSON object of callers by the SHA-256 of their keys: run `sidecard bootstrap`"
+        ) from None
+
+
 async def _alive(request: Request) -> JSONResponse:
     failure = request.app.state.service.failure
     return JSONResponse({"alive": failure is None}, 503 if failure else 200)
@@ -215,7 +245,7 @@ async def _ready(request: Request) -> JSONResponse:
 
 
 def serve(agent: Agent) -> None:
-    """Serve an agent until it is told to stop. Exits with 2 and one line when it is set up wrongly."""
+    """Serve an agent until it is told to stop. When it is set up wrongly, it says so in one line and exits with 2."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
     for quiet in ("httpx", "httpx2", "a2a"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
@@ -223,7 +253,8 @@ def serve(agent: Agent) -> None:
         settings = Settings.load(agent.name)
         app = create_app(agent, settings)
     except SidecardError as error:
-        sys.exit(f"{agent.name} can't start: {error}")
+        log.critical("%s can't start: %s", agent.name, error)
+        sys.exit(2)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -233,6 +264,7 @@ def serve(agent: Agent) -> None:
         timeout_graceful_shutdown=3,
     )
     server = uvicorn.Server(config)
+    app.state.service.on_failure = lambda: setattr(server, "should_exit", True)
     server.run()
     if app.state.service.failure:
         sys.exit(2)

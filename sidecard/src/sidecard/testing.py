@@ -6,6 +6,7 @@ from sidecard.testing import FakeAgents, MemoryStore, served, started
 import asyncio
 import contextlib
 import hashlib
+import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import grpc.aio
 import httpx
 from a2a.client import Client, ClientCallContext, ClientConfig, ClientFactory
 from a2a.client.interceptors import AfterArgs, BeforeArgs, ClientCallInterceptor
-from a2a.types import AgentCard, Message, Role, TaskState, TaskStatus
+from a2a.types import AgentCard, Message, Role, SendMessageRequest, TaskState, TaskStatus
 from a2a.types import Task as A2ATask
 from fastapi import FastAPI
 
@@ -25,10 +26,11 @@ from sidecard.app import serve_on
 from sidecard.callers import KEY_HEADER, Caller, Callers, CallersFile
 from sidecard.card import SignedCard
 from sidecard.errors import AgentUnavailable, StoreUnavailable, TaskConflict
+from sidecard.extension import Sent
 from sidecard.grpc_server import grpc_server
 from sidecard.settings import Settings
 from sidecard.tasks import binding
-from sidecard.tasks.engine import Engine
+from sidecard.tasks.engine import Engine, system_clock
 from sidecard.tasks.handler import DurableRequestHandler
 from sidecard.tasks.watch import Delegator
 from sidecard.telemetry import Telemetry
@@ -170,6 +172,25 @@ class Served:
             transport=transport, base_url=self.card.supported_interfaces[0].url.removesuffix(JSONRPC_PATH), headers=sent
         )
 
+    async def send(
+        self,
+        by: str,
+        text: str = "",
+        *,
+        skill: str = "",
+        data: object = None,
+        task: A2ATask | None = None,
+        again: str = "",
+    ) -> A2ATask:
+        """Send a message as this caller, and return its task at rest; with `task`, as an answer to that one.
+
+        `data` is a model, a dict or a File. `again` is a messageId, for a message that is sent more than once. Raises
+        the SDK's A2AError when it is refused.
+        """
+        sent = message(text, again or secrets.token_hex(8), data=data, task_id=task.id if task else "")
+        request = SendMessageRequest(message=Sent(skill=skill).attach(sent))
+        return [event.task async for event in self.client("JSONRPC", by).send_message(request)][-1]
+
     def client(self, binding: Binding, caller: str, *, streaming: bool = False) -> Client:
         """The A2A SDK's client for one binding; its `send_message` streams when told to."""
         card = AgentCard()
@@ -214,8 +235,12 @@ async def served(
     agents: FakeAgents | None = None,
     *,
     max_body_bytes: int = 4_194_304,
+    clock: Callable[[], int] = system_clock,
 ) -> AsyncIterator[Served]:
     """Serve an agent in this process. `callers` is what agents/callers.yaml has under that name.
+
+    Leaving the block is like stopping the process; serving again on the same store is a restart. `clock` gives the
+    tasks' time, UTC in milliseconds.
 
     Callers with `api_key` hold `key_of(name)`; what comes with APP_TOKEN comes through the own sidecar.
     """
@@ -225,7 +250,14 @@ async def served(
     settings = Settings(app_id=agent.name, grpc_port=_free_port(), max_body_bytes=max_body_bytes)
     card = describe(agent, settings)
     async with contextlib.AsyncExitStack() as stack:
-        engine = Engine(agent, store, task_id_key=KEY, delegator=agents or FakeAgents(), scopes_of=known.scopes_of)
+        engine = Engine(
+            agent,
+            store,
+            task_id_key=KEY,
+            delegator=agents or FakeAgents(),
+            scopes_of=known.scopes_of,
+            clock=clock,
+        )
         await engine.start()
         stack.push_async_callback(engine.stop)
         handler = DurableRequestHandler(

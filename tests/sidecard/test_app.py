@@ -1,0 +1,331 @@
+"""An agent's process: what it answers while it starts, what an operator reads when it can't, how it ends."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+from jwcrypto.jwk import JWK
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+import sidecard.app
+from sidecard import Agent, Task, create_app, serve
+from sidecard.callers import KEY_HEADER
+from sidecard.card import fetch_card
+from sidecard.refusals import UNAVAILABLE_CODE, Unavailable
+from sidecard.settings import Settings
+from sidecard.signature import digest
+from sidecard.telemetry import Telemetry
+from sidecard.testing import MemoryStore
+from sidecard.trust import TrustStore
+
+SIGNING = JWK.generate(kty="EC", crv="P-256", kid="shop-1", alg="ES256")
+TRUST = json.dumps({"publishers": {"Tests": {"keys": [SIGNING.export_public(as_dict=True)]}}})
+CALLERS = """
+callers:
+  ada: {api_key: true, grants: {shop: [look]}}
+  desk: {sidecar: true, grants: {shop: [look]}}
+"""
+SEND = {
+    "jsonrpc": "2.0", "id": 1, "method": "SendMessage",
+    "params": {"message": {"messageId": "m1", "role": "ROLE_USER", "parts": [{"text": "hat"}]}},
+}  # fmt: skip
+agent = Agent(name="shop", version="1", description="Sells.", publisher="Tests")
+
+
+@agent.skill(scope="look", idempotent=True)
+async def look(text: str, task: Task) -> str:
+    """Look."""
+    return text
+
+
+class Store(MemoryStore):
+    """The state store, which notes that it was closed."""
+
+    closed = False
+
+    async def close(self):
+        self.closed = True
+
+
+class Sidecar:
+    """An own sidecar's HTTP API: the agent's secrets, and a registry that notes who enrols."""
+
+    def __init__(self) -> None:
+        keys = {hashlib.sha256(b"ada's key").hexdigest(): "ada"}
+        self.secrets = {
+            "shop": {"signing-key": SIGNING.export(), "api-keys": json.dumps(keys), "task-id-key": "ab" * 32},
+            "trust": {"publishers": TRUST},
+        }
+        self.enrolled: list[dict] = []
+        self.tokens: set[str] = set()
+        self.app = Starlette(
+            routes=[
+                Route("/v1.0/secrets/secrets/{name}", self._secret),
+                Route("/v1.0/invoke/registry/method/agents", self._enrol, methods=["PUT"]),
+            ]
+        )
+
+    async def _secret(self, request):
+        self.tokens.add(request.headers["dapr-api-token"])
+        secret = self.secrets.get(request.path_params["name"])
+        return JSONResponse(secret, 200 if secret else 403)
+
+    async def _enrol(self, request):
+        self.enrolled.append(await request.json())
+        return JSONResponse({"error": "not today"}, 503)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project's folder with its callers, as the working directory; the environment says nothing of settings."""
+    monkeypatch.chdir(tmp_path)
+    for field in Settings.model_fields.values():
+        monkeypatch.delenv(str(field.validation_alias), raising=False)
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "callers.yaml").write_text(CALLERS)
+    return tmp_path
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """The state store of agents that are served here."""
+    store = Store()
+    monkeypatch.setattr(sidecard.app, "DaprStateStore", lambda **_: store)
+    for name in ("SIDECAR_RETRY_SECONDS", "STORE_RETRY_SECONDS"):
+        monkeypatch.setattr(sidecard.app, name, 0.01)
+    return store
+
+
+@contextlib.asynccontextmanager
+async def running(dapr_http_port=1, **settings):
+    """The agent's app while it lives, and a client of it."""
+    settings = {"app_api_token": "app's", "dapr_api_token": "sidecar's"} | settings
+    app = create_app(agent, Settings(app_id="shop", dapr_http_port=dapr_http_port, **settings), Telemetry())
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as http,
+    ):
+        yield app.state.service, http
+
+
+async def until(true):
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110 -- any condition
+            await asyncio.sleep(0.005)
+
+
+def adas(**headers):
+    return {KEY_HEADER: "ada's key", "A2A-Version": "1.0"} | headers
+
+
+# -- while it starts -------------------------------------------------------------------------------------------------
+
+
+async def test_without_its_sidecar_it_lives_and_is_not_ready(project, store, caplog, monkeypatch):
+    """Probes tell the two apart, everything else answers 503, and the log says every few seconds what it waits for."""
+    monkeypatch.setattr(sidecard.app, "SIDECAR_REMINDER_SECONDS", 0.05)
+    with caplog.at_level(logging.WARNING, "sidecard"):
+        async with running() as (service, http):
+            assert (await http.get("/healthz")).json() == {"alive": True}
+            ready = await http.get("/readyz")
+            assert (ready.status_code, ready.json()) == (503, {"ready": False, "detail": ""})
+            card = await http.get("/.well-known/agent-card.json")
+            assert (card.status_code, card.headers["cache-control"]) == (503, "no-store")
+            for path in ("/a2a", "/rest/message:send"):
+                answer = await http.post(path, json=SEND, headers=adas())
+                assert answer.status_code == 503
+                assert "its sidecar is not up yet; try again" in answer.text
+            await until(lambda: len(caplog.records) > 1)
+            assert service.failure is None
+    assert {record.getMessage() for record in caplog.records} == {
+        "shop waits for its sidecar: The secret 'shop' (signing-key) of component 'secrets' can't be read: "
+        "the own sidecar does not answer; start it."
+    }
+
+
+async def test_it_is_ready_once_sidecar_and_store_answer(project, store, listen, caplog):
+    """It shows its signed card, serves both bindings, and enrols itself; a store that is late is waited for."""
+    sidecar = Sidecar()
+    store.down = True
+    async with running(await listen(sidecar.app)) as (service, http):
+        await until(lambda: "waits for its state store: the store is down" in caplog.text)
+        card = await fetch_card(http, "http://shop", TrustStore.parse(TRUST), agent="shop")
+        answer = await http.post("/a2a", json=SEND, headers=adas())
+        assert answer.json()["error"]["code"] == UNAVAILABLE_CODE
+        assert (await http.get("/readyz")).status_code == 503
+        store.down = False
+        await until(lambda: service.ready)
+        assert (await http.get("/readyz")).json() == {"ready": True, "detail": ""}
+        answer = await http.post("/a2a", json=SEND, headers=adas())
+        assert answer.json()["result"]["task"]["artifacts"][0]["parts"][0]["text"] == "hat"
+        assert (await http.post("/rest/message:send", json=SEND["params"], headers=adas())).status_code == 200
+        await until(lambda: sidecar.enrolled)
+    assert card.digest == digest(service.signed_card().card)
+    assert sidecar.enrolled[0] == {"app_id": "shop", "kind": "a2a", "url": "http://127.0.0.1:8080"}
+    assert sidecar.tokens == {"sidecar's"}
+
+
+async def test_the_settings_reach_the_door(project, store, listen):
+    """The app token is the configured one, and so is the body limit; the door itself is tested in test_edge."""
+    async with running(await listen(Sidecar().app), max_body_bytes=2_000) as (service, http):
+        await until(lambda: service.ready)
+        for token, status in (("app's", 200), ("sidecar's", 401), ("", 401)):
+            headers = {"dapr-api-token": token, "dapr-caller-app-id": "desk", "A2A-Version": "1.0"}
+            assert (await http.post("/a2a", json=SEND, headers=headers)).status_code == status
+        answer = await http.post("/a2a", json=SEND | {"padding": "x" * 2_000}, headers=adas())
+        assert answer.status_code == 413
+
+
+async def test_an_app_without_a_token_believes_no_sidecar(project, store, listen):
+    """An empty token must not match an empty header."""
+    async with running(await listen(Sidecar().app), app_api_token="") as (service, http):
+        await until(lambda: service.ready)
+        headers = {"dapr-api-token": "", "dapr-caller-app-id": "desk", "A2A-Version": "1.0"}
+        assert (await http.post("/a2a", json=SEND, headers=headers)).status_code == 401
+
+
+# -- when it can't ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "words"),
+    [
+        ("shop", None, None, "secret 'shop' .signing-key. .*allowedSecrets"),
+        ("trust", None, None, "secret 'trust' .publishers. .*allowedSecrets"),
+        ("shop", "signing-key", None, "secret 'shop' .signing-key. .*does not exist: run `sidecard bootstrap`"),
+        ("shop", "signing-key", "{}", "signing key.*run `sidecard bootstrap`"),
+        ("shop", "api-keys", "[hush]", "secret api-keys is not a JSON object.*run `sidecard bootstrap`"),
+        ("shop", "api-keys", '["hush"]', "secret api-keys is not a JSON object"),
+        ("shop", "task-id-key", "0123hush", "secret task-id-key is not 16 bytes.*run `sidecard bootstrap`"),
+        ("shop", "task-id-key", "", "secret task-id-key is not 16 bytes"),
+        ("trust", "publishers", "[]", "trust file can't be read.*run `sidecard bootstrap`"),
+    ],
+)
+async def test_a_wrong_secret_stops_it_with_one_line(project, store, listen, caplog, name, key, value, words):  # noqa: PLR0917
+    """Named, with what to do and without its content; both probes say that it does not run, and it is told to end."""
+    sidecar = Sidecar()
+    if key is None:
+        del sidecar.secrets[name]
+    elif value is None:
+        del sidecar.secrets[name][key]
+    else:
+        sidecar.secrets[name][key] = value
+    async with running(await listen(sidecar.app)) as (service, http):
+        ended = asyncio.Event()
+        service.on_failure = ended.set
+        await asyncio.wait_for(ended.wait(), 10)
+        assert (await http.get("/healthz")).status_code == 503
+        ready = await http.get("/readyz")
+        assert (ready.status_code, ready.json()["detail"]) == (503, str(service.failure))
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "sidecard"]
+    assert line == f"shop can't run: {service.failure}"
+    assert "\n" not in line
+    assert "hush" not in line
+    assert re.search(words, line)
+
+
+async def test_a_store_of_another_key_stops_it(project, store, listen):
+    """The engine's own check ends the process, too."""
+    store.data["task-id-key"] = b"another"
+    async with running(await listen(Sidecar().app)) as (service, _):
+        await until(lambda: service.failure)
+        assert "task-id-key is not the one" in str(service.failure)
+    assert store.closed
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("APP_PORT", "eighty", "the environment is set up wrongly: APP_PORT: "),
+        ("SIDECARD_CALLERS", "nowhere.yaml", "nowhere.yaml is not a list of callers: "),
+    ],
+)
+def test_wrong_settings_end_it_with_2_and_one_line(project, monkeypatch, caplog, name, value, words):  # noqa: PLR0917
+    """Before anything is served."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        serve(agent)
+    assert ended.value.code == 2
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "sidecard"]
+    assert line.startswith(f"shop can't start: {words}")
+    assert "\n" not in line
+
+
+# -- how it ends -----------------------------------------------------------------------------------------------------
+
+
+async def test_ending_closes_what_it_opened(project, store, listen):
+    """The engine is stopped, the store closed, and nothing is left in the background."""
+    async with running(await listen(Sidecar().app)) as (service, _):
+        await until(lambda: service.ready)
+    assert store.closed
+    assert service.failure is None
+    with pytest.raises(Unavailable):
+        service.engine()
+    assert "service" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+PROGRAM = """
+from sidecard import Agent, Task, serve
+agent = Agent(name="shop", version="1", description="Sells.", publisher="Tests")
+@agent.skill(scope="look", idempotent=True)
+async def look(text: str, task: Task) -> str:
+    'Look.'
+    return text
+serve(agent)
+"""
+
+
+@contextlib.contextmanager
+def process(**environment):
+    """The agent as a process of its own, and its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    paths = os.pathsep.join(sys.path)
+    environment = os.environ | {"APP_PORT": str(port), "PYTHONPATH": paths, "DAPR_HTTP_PORT": "1"} | environment
+    started = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        yield started, f"http://127.0.0.1:{port}"
+    finally:
+        started.kill()
+        started.communicate()
+
+
+async def test_it_listens_before_its_sidecar_is_up_and_ends_when_told(project):
+    """Sidecar and app wait for one another otherwise; SIGTERM ends it at once, quietly."""
+    with process() as (started, url):
+        async with httpx.AsyncClient() as http, asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(httpx.ConnectError):
+                    assert (await http.get(f"{url}/healthz")).status_code == 200
+                    break
+                assert started.poll() is None
+                await asyncio.sleep(0.05)
+        started.send_signal(signal.SIGTERM)
+        said = await asyncio.to_thread(started.communicate, timeout=10)
+        assert started.returncode in (0, -signal.SIGTERM)
+        assert said[1] == ""
+
+
+async def test_a_process_that_can_not_run_ends_with_2(project, listen):
+    """What only the sidecar can tell ends it as well: it does not linger without serving."""
+    sidecar = Sidecar()
+    del sidecar.secrets["shop"]
+    with process(DAPR_HTTP_PORT=str(await listen(sidecar.app))) as (started, _):
+        _, said = await asyncio.to_thread(started.communicate, timeout=30)
+        assert started.returncode == 2
+        assert "shop can't run: The secret 'shop'" in said
+        assert len(said.splitlines()) == 1
