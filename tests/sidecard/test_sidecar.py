@@ -1,5 +1,7 @@
 """The own sidecar: the mesh transport, secrets, and the gate that lets only it in."""
 
+import asyncio
+
 import httpx
 import pytest
 from pydantic import SecretStr
@@ -8,6 +10,7 @@ from starlette.responses import PlainTextResponse
 from sidecard.errors import ConfigurationError, StoreUnavailable
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport, OwnSidecarOnly, read_secret, sidecar_client
+from sidecard.tasks.store import DaprStateStore
 
 
 @pytest.fixture
@@ -36,6 +39,33 @@ async def test_a_request_to_an_app_goes_through_the_own_sidecar(settings):
         await mesh.post("http://flights/a2a/x%2Fy?q=1", content=b"body", headers={"dapr-api-token": "forged"})
     url = "http://127.0.0.1:3506/v1.0/invoke/flights/method/a2a/x%2Fy?q=1"
     assert seen == [("POST", url, b"body", "sidecars")]
+
+
+async def test_no_proxy_is_asked(settings, monkeypatch):
+    """A proxy in the environment never sees what goes to the own sidecar: its API token, and the secrets that it gives.
+
+    The state store's gRPC channel is as private.
+    """
+    asked = []
+
+    async def answer(reader, writer):
+        asked.append(await reader.read(100))
+        writer.close()
+
+    proxy = await asyncio.start_server(answer, "127.0.0.1", 0)
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    store = DaprStateStore(port=9, token="sidecars")
+    with pytest.raises(StoreUnavailable):
+        await store.read(["a key"])
+    await store.close()
+    async with sidecar_client(settings.model_copy(update={"dapr_http_port": 9})) as sidecar:
+        with pytest.raises(StoreUnavailable):
+            await read_secret(sidecar, "trust", "publishers")
+    proxy.close()
+    assert asked == []
 
 
 async def test_a_secret_is_read(settings):

@@ -57,6 +57,7 @@ def sidecar_client(settings: Settings, transport: httpx.AsyncBaseTransport | Non
         headers={TOKEN_HEADER: settings.dapr_api_token.get_secret_value()},
         transport=transport,
         timeout=5.0,
+        trust_env=False,  # a proxy named in the environment would be handed the token and the secrets
     )
 
 

@@ -45,7 +45,11 @@ class DaprStateStore:
         self.component = component
         self._channel = grpc.aio.insecure_channel(
             f"127.0.0.1:{port}",
-            options=[("grpc.max_receive_message_length", MAX_MESSAGE), ("grpc.max_send_message_length", MAX_MESSAGE)],
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE),
+                ("grpc.max_send_message_length", MAX_MESSAGE),
+                ("grpc.enable_http_proxy", 0),  # the sidecar is on this machine, whatever proxy the environment names
+            ],
         )
         self._stub = dapr_pb2_grpc.DaprStub(self._channel)  # type: ignore[no-untyped-call]
         self._metadata = (("dapr-api-token", token),)
