@@ -122,6 +122,18 @@ def test_a_caller_cannot_forge_who_it_is(project, tokens):
     assert "expenses" not in answer.text
 
 
+def test_no_app_enrols_another(project, tokens):
+    """Not even by saying so beside what its sidecar says: daprd 1.18 hands both on, in any order, so try often."""
+    url = f"http://127.0.0.1:{project.app('flights').dapr_http_port}/v1.0/invoke/registry/method/agents"
+    body = {"app_id": "expenses", "kind": "mcp", "url": "http://127.0.0.1:6666"}
+    made_up = [("dapr-caller-app-id", "expenses")]
+    for headers in [made_up, made_up * 2] * 10:
+        answer = httpx.put(
+            url, json=body, headers=[("dapr-api-token", tokens("flights")["DAPR_API_TOKEN"]), *headers], timeout=10
+        )
+        assert answer.status_code == 401, answer.text
+
+
 def test_the_port_between_sidecars_speaks_only_mtls(project):
     """Plain text and a TLS client without a certificate of this Sentry get nothing."""
     port = project.app("flights").dapr_internal_grpc_port

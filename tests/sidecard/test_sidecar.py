@@ -130,6 +130,17 @@ async def test_only_the_own_sidecar_comes_in(token, sent, method, path, status):
         assert (await client.request(method, path, headers=headers)).status_code == status
 
 
+@pytest.mark.parametrize("header", ["dapr-caller-app-id", "dapr-api-token", "x-api-key"])
+async def test_who_says_twice_who_calls_is_nobody(header):
+    """daprd hands a made-up app-id on, before or after the true one: neither is believed."""
+    app = OwnSidecarOnly(PlainTextResponse("in"), SecretStr("apps"))
+    headers = [("dapr-api-token", "apps"), ("dapr-caller-app-id", "flights"), ("x-api-key", "key")]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+        assert (await client.get("/agents", headers=headers)).status_code == 200
+        said = next(pair for pair in headers if pair[0] == header)
+        assert (await client.get("/agents", headers=[*headers, said])).status_code == 401
+
+
 async def test_no_websocket_comes_in():
     """A websocket is closed at once."""
     sent = []

@@ -107,6 +107,15 @@ async def enrol(client, app_id="flights", kind="a2a", caller=None) -> httpx.Resp
     return await client.put("/agents", json=body, headers={"dapr-caller-app-id": caller or app_id})
 
 
+@pytest.mark.parametrize("order", [1, -1])
+async def test_a_second_app_id_enrols_nobody(client, sidecar, order):
+    """daprd 1.18 puts the true app-id beside one that the caller made up, in any order."""
+    said = [("dapr-caller-app-id", "expenses"), ("dapr-caller-app-id", "flights")][::order]
+    body = {"app_id": "expenses", "kind": "mcp", "url": "http://127.0.0.1:6666"}
+    assert (await client.put("/agents", json=body, headers=said)).status_code == 401
+    assert sidecar.state == {}
+
+
 async def test_an_agent_with_a_believed_card_is_listed(client, sidecar):
     """The registry asks the app-id for its card through its own sidecar and writes down what is signed in it."""
     sidecar.cards["flights"] = sign(card(), KEY)
