@@ -132,7 +132,7 @@ async def test_only_the_own_sidecar_comes_in(token, sent, method, path, status):
 
 @pytest.mark.parametrize("header", ["dapr-caller-app-id", "dapr-api-token", "x-api-key"])
 async def test_who_says_twice_who_calls_is_nobody(header):
-    """daprd hands a made-up app-id on, before or after the true one: neither is believed."""
+    """The sidecar hands a made-up app-id on, before or after the true one: neither is believed."""
     app = OwnSidecarOnly(PlainTextResponse("in"), SecretStr("apps"))
     headers = [("dapr-api-token", "apps"), ("dapr-caller-app-id", "flights"), ("x-api-key", "key")]
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:

@@ -94,8 +94,8 @@ async def read_secret(sidecar: httpx.AsyncClient, name: str, key: str, *, store:
 def through_own_sidecar(headers: Headers, app_api_token: SecretStr) -> bool:
     """Whether a request came through the own sidecar: only it knows the app's token. False when none is configured.
 
-    Only then does `dapr-caller-app-id` say who calls. daprd 1.18 puts the true one beside those that a caller made up, in
-    any order, so a request with several counts as nobody's.
+    Only then does `dapr-caller-app-id` say who calls. daprd 1.18 puts the true one beside those that a caller made up,
+    in any order, so a request with several counts as nobody's.
     """
     expected = app_api_token.get_secret_value().encode()
     said = claims(headers.items())

@@ -109,7 +109,7 @@ async def enrol(client, app_id="flights", kind="a2a", caller=None) -> httpx.Resp
 
 @pytest.mark.parametrize("order", [1, -1])
 async def test_a_second_app_id_enrols_nobody(client, sidecar, order):
-    """daprd 1.18 puts the true app-id beside one that the caller made up, in any order."""
+    """The sidecar, daprd 1.18, puts the true app-id beside one that the caller made up, in any order."""
     said = [("dapr-caller-app-id", "expenses"), ("dapr-caller-app-id", "flights")][::order]
     body = {"app_id": "expenses", "kind": "mcp", "url": "http://127.0.0.1:6666"}
     assert (await client.put("/agents", json=body, headers=said)).status_code == 401

@@ -15,6 +15,7 @@ from a2a.types import (
     GetTaskRequest,
     ListTaskPushNotificationConfigsRequest,
     ListTasksRequest,
+    Part,
     SendMessageConfiguration,
     SendMessageRequest,
     SubscribeToTaskRequest,
@@ -34,6 +35,7 @@ from pydantic import BaseModel
 
 from sidecard import Agent, Task
 from sidecard.extension import URI, Sent
+from sidecard.strict_json import MAX_VALUES
 from sidecard.testing import MemoryStore, key_of, message, served
 
 S = TaskState
@@ -308,6 +310,28 @@ async def test_what_a_message_lacks_is_named(desk, binding, change, words):
     request = asking()
     change(request.message)
     with refused(InvalidParamsError, words):
+        [_ async for _ in client.send_message(request)]
+    assert (await client.list_tasks(ListTasksRequest())).total_size == 0
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda m, n: m.parts[0].data.struct_value.get_or_create_list("a").extend([0] * n),
+        lambda m, n: m.metadata.get_or_create_list("a").extend([0] * n),
+        lambda m, n: m.parts.extend([Part(text="x")] * n),
+        lambda m, n: m.extensions.extend(["x"] * n),
+        lambda m, n: m.reference_task_ids.extend(["x"] * n),
+    ],
+    ids=["data", "metadata", "parts", "extensions", "references"],
+)
+async def test_a_message_of_very_many_values_is_not_taken(desk, binding, fill):
+    """It would keep all others waiting: each value costs far more to read and to give out than its bytes tell."""
+    client = desk.client(binding, "ada")
+    request = asking()
+    fill(request.message, MAX_VALUES)
+    with pytest.raises(A2AError, match=f"{MAX_VALUES} values|400 Bad Request"):
         [_ async for _ in client.send_message(request)]
     assert (await client.list_tasks(ListTasksRequest())).total_size == 0
 

@@ -1,14 +1,17 @@
 """What a request may hold, whatever the binding; JSON's shape is the edge's affair (see `shape`)."""
 
 import math
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
-from a2a.types import TaskPushNotificationConfig
+from a2a.types import SendMessageRequest, TaskPushNotificationConfig
 from a2a.utils.errors import InvalidParamsError
 from a2a.utils.proto_utils import validate_proto_required_fields
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
+
+from sidecard.strict_json import MAX_VALUES
 
 MAX_ID = 256
 """Characters of the ids that callers choose."""
@@ -33,23 +36,37 @@ def check_ids(**ids: str) -> None:
             raise InvalidParamsError(f"{name} is longer than {MAX_ID} characters")
 
 
-def check_data(data: Value | Struct | ListValue, depth: int) -> None:
-    """Raises InvalidParamsError for data that could be stored and never be read back, or not be given out as JSON."""
-    if not depth:
-        raise InvalidParamsError(f"data and metadata are nested at most {MAX_DATA_DEPTH} deep")
-    match data:
-        case Struct():
-            for value in data.fields.values():
-                check_data(value, depth)
-        case ListValue():
-            for value in data.values:
-                check_data(value, depth)
-        case _:
-            kind = data.WhichOneof("kind")
-            if kind in ("struct_value", "list_value"):
-                check_data(getattr(data, kind), depth - 1)
-            elif kind == "number_value" and not math.isfinite(data.number_value):
+def check_content(params: SendMessageRequest) -> None:
+    """Raises InvalidParamsError for what would take too long to read, or could be stored and never be given out again.
+
+    It costs little, whatever the size of the message: it goes before all checks that look at every part.
+    """
+    message = params.message
+    left = MAX_VALUES - len(message.parts) - len(message.extensions) - len(message.reference_task_ids)
+    data = [params.metadata, message.metadata]
+    if left > 0:
+        data += [data for part in message.parts for data in (part.data, part.metadata)]
+    within: list[tuple[Value | Struct | ListValue, int]] = [(one, MAX_DATA_DEPTH) for one in data]
+    while within:
+        one, depth = within.pop()
+        kind = one.WhichOneof("kind") if isinstance(one, Value) else ""
+        inside: Collection[Value] = ()
+        match one:
+            case Struct():
+                inside = one.fields.values()
+            case ListValue():
+                inside = one.values
+            case _ if kind in ("struct_value", "list_value"):
+                depth -= 1
+                within.append((getattr(one, kind), depth))
+            case _ if kind == "number_value" and not math.isfinite(one.number_value):
                 raise InvalidParamsError("data and metadata have finite numbers only")
+        left -= len(inside)
+        if left <= 0:
+            raise InvalidParamsError(f"a message has at most {MAX_VALUES} values; put large data into a file part")
+        if not depth:
+            raise InvalidParamsError(f"data and metadata are nested at most {MAX_DATA_DEPTH} deep")
+        within.extend((value, depth) for value in inside)
 
 
 def check_webhook(config: TaskPushNotificationConfig) -> None:

@@ -119,6 +119,7 @@ class DurableRequestHandler(RequestHandler):
 
     def _check(self, params: SendMessageRequest) -> Sent:
         """What is the same for all skills. Raises before anything is stored."""
+        checks.check_content(params)
         checks.required(params)
         validate_history_length(params.configuration)
         message = params.message
@@ -129,9 +130,6 @@ class DurableRequestHandler(RequestHandler):
             raise TaskNotFoundError
         if not all(part.WhichOneof("content") for part in message.parts):
             raise InvalidParamsError("every part has text, data, raw or url")
-        of_parts = (data for part in message.parts for data in (part.data, part.metadata))
-        for data in (params.metadata, message.metadata, *of_parts):
-            checks.check_data(data, checks.MAX_DATA_DEPTH)
         if params.configuration.HasField("task_push_notification_config"):
             checks.check_webhook(params.configuration.task_push_notification_config)
         try:
