@@ -1,9 +1,9 @@
 """Runs the vendor register: `python -m agents.vendors`."""
 
 import httpx
-import uvicorn
 
 from agents.vendors.server import create_app
+from sidecard.http_server import http_server
 from sidecard.registry import Registry, keep_enrolled
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport
@@ -20,4 +20,4 @@ async def enrol() -> None:
 
 telemetry = configure(settings.app_id, otlp_endpoint=settings.otlp_endpoint)
 app = create_app(settings.app_api_token, telemetry, enrol)
-uvicorn.run(app, host=settings.host, port=settings.app_port, log_level="warning", timeout_graceful_shutdown=3)
+http_server(app, settings).run()

@@ -1,5 +1,6 @@
 """The door: what it lets in, and that everything else gets an A2A error in the words of its binding."""
 
+import asyncio
 import base64
 import gzip
 import json
@@ -305,6 +306,30 @@ async def test_a_body_that_breaks_off_is_not_used():
     assert b"-32600" in sent[1]["body"]
 
 
+async def test_a_body_that_trickles_in_is_given_up():
+    """It holds nothing for longer than a body may take."""
+    edge = Edge(None, identify=lambda _: "ada", max_body_bytes=100, body_seconds=0.05)
+    sent = []
+
+    async def receive():
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(event):
+        sent.append(event)
+
+    scope = {"type": "http", "path": "/a2a", "method": "POST", "headers": [], "query_string": b""}
+    async with asyncio.timeout(5):
+        await edge(scope, receive, send)
+    assert b"did not come within 0.05 s" in sent[1]["body"]
+
+
+async def test_head_is_served_like_get(ada):
+    """Without a body, so without a media type to check."""
+    response = await ada.request("HEAD", "/rest/tasks")
+    assert (response.status_code, response.content) == (200, b"")
+
+
 # -- JSON ------------------------------------------------------------------------------------------------------------
 
 
@@ -560,7 +585,20 @@ async def test_query_parameters_of_a_task_are_checked(ada, query):
 
 @pytest.mark.parametrize(
     "task_id",
-    ["x", "f" * 32, "x" * 8000, "..%2F..%2Fhealthz", "%00", "%FF", "log:x:1", "a%20b", "%F0%9F%8E%A9", "%2e%2e", "'--"],
+    [
+        "x",
+        "f" * 32,
+        "x" * 8000,
+        "..%2F..%2Fhealthz",
+        "%00",
+        "%0A",
+        "%FF",
+        "log:x:1",
+        "a%20b",
+        "%F0%9F%8E%A9",
+        "%2e%2e",
+        "'--",
+    ],
 )
 async def test_odd_ids_are_tasks_that_are_not_there(ada, task_id):
     """404 in the binding's words, whatever the id; ids never become keys unseen."""

@@ -7,7 +7,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import httpx
-import uvicorn
 from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.server.routes import create_jsonrpc_routes, create_rest_routes
 from a2a.types import AgentCard
@@ -27,6 +26,7 @@ from sidecard.delegation import Mesh
 from sidecard.edge import CallerContextBuilder, Edge, not_routed
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable
 from sidecard.grpc_server import grpc_server
+from sidecard.http_server import http_server
 from sidecard.refusals import Unavailable
 from sidecard.registry import Registry, keep_enrolled
 from sidecard.settings import Settings
@@ -255,15 +255,7 @@ def serve(agent: Agent) -> None:
     except SidecardError as error:
         log.critical("%s can't start: %s", agent.name, error)
         sys.exit(2)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.app_port,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=3,
-    )
-    server = uvicorn.Server(config)
+    server = http_server(app, settings)
     app.state.service.on_failure = lambda: setattr(server, "should_exit", True)
     server.run()
     if app.state.service.failure:

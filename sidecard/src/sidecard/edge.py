@@ -1,5 +1,6 @@
 """The door: who may come in, and with what. Everything is refused here that the routes behind should never see."""
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -41,8 +42,11 @@ from sidecard.refusals import JSON_RPC_CODES, MethodNotAllowed, PayloadTooLarge,
 from sidecard.sidecar import PROBES
 from sidecard.strict_json import read_json
 
+BODY_SECONDS = 60.0
+"""How long the whole body of a request may take: one that trickles in would hold its connection for ever."""
 PUBLIC = PROBES | {AGENT_CARD_WELL_KNOWN_PATH}
 VERSION_PARAMETER = "A2A-Version"
+NO_OPERATION = MethodNotFoundError("A2A has no such operation; see A2A 1.0 §11.3 for the paths")
 _VERSION = re.compile(re.escape(PROTOCOL_VERSION) + r"(\.[0-9]{1,9})?")
 _ENVELOPE = {"jsonrpc", "id", "method", "params"}
 _REST_REQUESTS = (
@@ -64,18 +68,24 @@ class Edge:
 
     - anybody to the probes and the public card,
     - verified callers (through the own sidecar, or with a key) to the A2A bindings, with a body that is not larger than
-      `max_body_bytes`, JSON of bounded depth in the shape of its operation, a media type and an A2A version that are
-      served.
+      `max_body_bytes` and comes within `body_seconds`, JSON of bounded depth in the shape of its operation, a media
+      type and an A2A version that are served.
 
     Anything else gets an error in the words of the binding it came for, and no route sees it.
     """
 
     def __init__(
-        self, app: ASGIApp, *, identify: Callable[[Mapping[str, str]], Caller | None], max_body_bytes: int
+        self,
+        app: ASGIApp,
+        *,
+        identify: Callable[[Mapping[str, str]], Caller | None],
+        max_body_bytes: int,
+        body_seconds: float = BODY_SECONDS,
     ) -> None:
         self._app = app
         self._identify = identify
         self._max_body_bytes = max_body_bytes
+        self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request in, or answer it here."""
@@ -120,10 +130,12 @@ class Edge:
     async def _checked_rest(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         query = _query(scope)
         _settle_version(scope, headers)
+        if "\n" in scope["path"]:  # no route would match it, and FastAPI's own answer is no A2A error
+            raise NO_OPERATION
         expected = _rest_request(scope["method"], scope["path"])
         if expected is None:
             return receive
-        if scope["method"] == "GET":
+        if scope["method"] in {"GET", "HEAD"}:
             shape.check_query(query, expected)
             scope["a2a_tenant"] = query.get("tenant", "")
             return receive
@@ -148,16 +160,20 @@ class Edge:
         if headers.get("content-encoding", "identity") != "identity":
             raise ContentTypeNotSupportedError("Compressed requests are not taken; send the body as it is")
         chunks, size = [], 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise InvalidRequestError("The request ended before its body did")
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > self._max_body_bytes:
-                raise too_large
-            if not message.get("more_body", False):
-                return b"".join(chunks)
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise InvalidRequestError("The request ended before its body did")
+                    chunks.append(message.get("body", b""))
+                    size += len(chunks[-1])
+                    if size > self._max_body_bytes:
+                        raise too_large
+                    if not message.get("more_body", False):
+                        return b"".join(chunks)
+        except TimeoutError:
+            raise InvalidRequestError(f"The request's body did not come within {self._body_seconds:g} s") from None
 
 
 class CallerContextBuilder(DefaultServerCallContextBuilder):
@@ -196,7 +212,7 @@ def not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 -- what it is registered for
     if error.status_code == 405:  # noqa: PLR2004
         return refuse(request.scope, MethodNotAllowed(), error.headers or {})
-    return refuse(request.scope, MethodNotFoundError("A2A has no such operation; see A2A 1.0 §11.3 for the paths"))
+    return refuse(request.scope, NO_OPERATION)
 
 
 def check_version(version: str) -> None:

@@ -43,7 +43,7 @@ def check_content(params: SendMessageRequest) -> None:
     """
     message = params.message
     left = MAX_VALUES - len(message.parts) - len(message.extensions) - len(message.reference_task_ids)
-    data = [params.metadata, message.metadata]
+    data: list[Value | Struct] = [params.metadata, message.metadata]
     if left > 0:
         data += [data for part in message.parts for data in (part.data, part.metadata)]
     within: list[tuple[Value | Struct | ListValue, int]] = [(one, MAX_DATA_DEPTH) for one in data]
