@@ -35,7 +35,7 @@ class Spend(BaseModel):
     purpose: str = Field(default="", max_length=500, description="What it is for, in a few words.")
     exceptions: list[Line] = Field(
         default_factory=list,
-        max_length=500,
+        max_length=1_000,
         description="What the expense policy remarked, such as an item above its cap.",
     )
 

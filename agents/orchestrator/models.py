@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Category = Literal["hotel", "flight", "train", "taxi", "meal", "conference", "other"]
 """What a receipt is for; the expense policy caps each of them."""
+MOST_RECEIPTS = 50
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120)]
 Amount = Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=2)]
 
@@ -45,7 +46,7 @@ class TripRequest(BaseModel):
     return_day: Words | None = Field(default=None, description="Day of the flight back; absent: one way.")
     passenger: Words | None = Field(default=None, description="Full name of the one person who flies.")
     budget: Amount | None = Field(default=None, description="Most that the whole trip may cost, in euros.")
-    receipts: list[Receipt] | None = Field(default=None, max_length=50, description="Receipts to file.")
+    receipts: list[Receipt] | None = Field(default=None, max_length=MOST_RECEIPTS, description="Receipts to file.")
     amount: Words | None = Field(default=None, description="Amount of a receipt that has none, such as 180 EUR.")
     vendor: Words | None = Field(default=None, description="Vendor of a receipt that has none.")
 

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from datetime import date
 
 from agents.days import DayRejected, resolve_day, resolve_past_day
-from agents.money import AmountRejected, currency_code
-from agents.orchestrator.models import Leg, Missing, Receipt, TripPlan, TripRequest
+from agents.money import LARGEST, AmountRejected, currency_code
+from agents.orchestrator.models import MOST_RECEIPTS, Leg, Missing, Receipt, TripPlan, TripRequest
 from agents.orchestrator.reading import Reading, read
 from agents.orchestrator.receipts import Spent
 from agents.orchestrator.tokens import tokens
 
+PASSENGER_LENGTHS = range(2, 101)
+LONGEST_PLACE = 80
+"""What the flights agent takes; anything else is asked for again."""
 LONGEST_TEXT = 5_000
 """Characters of a request that are read. Longer ones are not understood in part: the traveller is told."""
 EXAMPLE = (
@@ -32,11 +35,13 @@ def plan(request: TripRequest, today: date) -> TripPlan:
     if len(text) > LONGEST_TEXT:
         return TripPlan(unclear=[f"The request has {len(text):,} characters; please say it in {LONGEST_TEXT:,}."])
     reading = read(text)
+    if len(reading.spent) > MOST_RECEIPTS:
+        return TripPlan(unclear=[f"The request has {len(reading.spent)} receipts; file {MOST_RECEIPTS} at a time."])
     missing: list[Missing] = []
     unclear = list(reading.unclear)
     legs = _legs(request, reading, today, missing)
     passenger = request.passenger or reading.passenger
-    if legs and not passenger:
+    if legs and len(passenger or "") not in PASSENGER_LENGTHS:
         missing.append(Missing(field="passenger", question="Who flies? Give the passenger's full name."))
     receipts = _receipts(request, reading, today, missing, unclear)
     out = TripPlan(
@@ -61,7 +66,8 @@ def _legs(request: TripRequest, reading: Reading, today: date, missing: list[Mis
     asked[0] = (request.origin or asked[0][0], request.destination or asked[0][1])
     days[0] = request.day or days[0]
     legs: list[Leg] = []
-    for (origin, destination), text in zip(asked, days, strict=True):
+    for (start, end), text in zip(asked, days, strict=True):
+        origin, destination = _place(start), _place(end)
         if not origin:
             missing.append(Missing(field="origin", question="From where? Give a city or an airport."))
         if not destination:
@@ -75,6 +81,10 @@ def _legs(request: TripRequest, reading: Reading, today: date, missing: list[Mis
         day = _day(back, legs[0].day or today, "return_day", "On which day is the flight back?", missing)
         legs.append(Leg(origin=legs[-1].destination, destination=legs[0].origin, day=day))
     return legs
+
+
+def _place(words: str | None) -> str | None:
+    return words if words and len(words) <= LONGEST_PLACE else None
 
 
 def _day(text: str | None, today: date, field: str, question: str, missing: list[Missing]) -> date | None:
@@ -112,6 +122,8 @@ def _receipt(spent: Spent, today: date, unclear: list[str]) -> Receipt:
 def _complete(receipt: Receipt, request: TripRequest, missing: list[Missing]) -> Receipt:
     """The receipt with what the request's own fields add; a question for what is still missing."""
     kind = receipt.category if receipt.category != "other" else "file"
+    if receipt.amount is not None and receipt.amount > LARGEST:
+        receipt = receipt.model_copy(update={"amount": None})
     changes: dict[str, object] = {}
     try:
         changes["currency"] = currency_code(receipt.currency)

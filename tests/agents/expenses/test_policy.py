@@ -4,7 +4,8 @@ from datetime import date, timedelta
 
 import pytest
 
-from agents.expenses.claim import LineItem
+from agents.compliance.rules import Spend, SpendVendor
+from agents.expenses.claim import MAX_ROWS, LineItem
 from agents.expenses.policy import OLDEST_DAYS, assess
 
 TODAY = date(2027, 3, 10)
@@ -13,6 +14,16 @@ TODAY = date(2027, 3, 10)
 def item(**changes):
     fields = {"vendor": "Hotel Avenida", "amount": "80", "category": "hotel", "day": TODAY, "receipt": True}
     return LineItem(**{**fields, **changes})
+
+
+def test_compliance_takes_the_remarks_on_the_largest_claim():
+    """Every item above its cap and of an unknown vendor: not one remark may be left out, nor be too many."""
+    items = [item(vendor=f"{n}{'v' * 110}", amount="9999999.99", currency="GBP") for n in range(MAX_ROWS)]
+    result = assess(items, today=TODAY, vendors={one.vendor: "unknown" for one in items})
+    vendors = [SpendVendor(name=one.vendor) for one in items]
+    remarks = [finding.message for finding in result.findings]
+    assert len(remarks) == 2 * MAX_ROWS
+    assert Spend(total_eur=result.total_eur, vendors=vendors, exceptions=remarks).exceptions == remarks
 
 
 def test_a_small_claim_in_order_is_approved():

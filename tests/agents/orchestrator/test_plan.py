@@ -245,3 +245,29 @@ def test_long_texts_take_bounded_time(text):
     before = time.process_time()
     planned(text)
     assert time.process_time() - before < 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"passenger": "X"}, "passenger"),
+        ({"passenger": "X" * 101}, "passenger"),
+        ({"origin": "L" * 81}, "origin"),
+        ({"destination": "L" * 81}, "destination"),
+        ({"receipts": [Receipt(amount="10000000.01", vendor="Hotel Avenida")]}, "amount"),
+    ],
+)
+def test_what_no_specialist_would_take_is_asked_for_again(fields, field):
+    """The plan holds nothing that its own delegations would break on."""
+    sound = {"origin": "LHR", "destination": "LIS", "day": "3 March", "passenger": "Ada Lovelace"}
+    trip = planned(None, **sound | fields)
+    assert [one.field for one in trip.missing] == [field]
+    for leg in trip.legs:
+        assert all(len(place or "") <= 80 for place in (leg.origin, leg.destination))
+
+
+def test_more_receipts_than_a_claim_takes_are_refused():
+    """In text as in data, with the number that goes."""
+    trip = planned("file receipts " + "$1 at A " * 51)
+    assert not trip.understood
+    assert "51 receipts; file 50" in trip.unclear[0]

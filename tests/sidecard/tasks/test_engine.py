@@ -103,6 +103,10 @@ async def test_an_answer_that_is_no_choice_is_asked_for_again():
         await answer(engine, shop, task_id, "blue", "a1")
         task = await settled(engine, task_id)
         assert "'blue' is none of the choices" in task.status.message.parts[0].text
+        await answer(engine, shop, task_id, "\ue000" * 1_300_000, "long")
+        task = await settled(engine, task_id)
+        assert task.status.state == S.TASK_STATE_INPUT_REQUIRED
+        assert len(task.status.message.parts[0].text) < 1_000
         await answer(engine, shop, task_id, "red", "a2")
         assert said(await settled(engine, task_id)) == "r by ada"
 

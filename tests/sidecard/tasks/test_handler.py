@@ -36,6 +36,7 @@ from pydantic import BaseModel
 from sidecard import Agent, Task
 from sidecard.extension import URI, Sent
 from sidecard.strict_json import MAX_VALUES
+from sidecard.tasks import handler, listing
 from sidecard.testing import MemoryStore, key_of, message, served
 
 S = TaskState
@@ -334,6 +335,36 @@ async def test_a_message_of_very_many_values_is_not_taken(desk, binding, fill):
     with pytest.raises(A2AError, match=f"{MAX_VALUES} values|400 Bad Request"):
         [_ async for _ in client.send_message(request)]
     assert (await client.list_tasks(ListTasksRequest())).total_size == 0
+
+
+async def test_a_task_takes_so_many_messages_and_no_more(desk, shop, monkeypatch):
+    """It is in memory as a whole: whoever goes on and on is told to start a new one. Repeated messages are fine."""
+    client = desk.client("JSONRPC", "ada")
+    task = await send(client, "slow", return_immediately=True)
+    monkeypatch.setattr(handler, "MOST_MESSAGES", 3)
+    for number in (2, 3, 2):
+        await send(client, "slow", f"m{number}", task_id=task.id, text="more", return_immediately=True)
+    with refused(UnsupportedOperationError, "as many messages"):
+        await send(client, "slow", "m4", task_id=task.id, text="more", return_immediately=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(handler, "MOST_TASK_BYTES", 10)
+    with refused(UnsupportedOperationError, "as many messages"):
+        await send(client, "slow", "m4", task_id=task.id, text="more", return_immediately=True)
+    shop.gate.set()
+
+
+async def test_a_page_of_large_tasks_ends_early(desk, monkeypatch):
+    """A page is what memory holds, at least one task; the next one goes on where it ended."""
+    client = desk.client("JSONRPC", "ada")
+    sent = [(await send(client, message_id=f"m{number}")).id for number in range(3)]
+    monkeypatch.setattr(listing, "MOST_PAGE_BYTES", 10)
+    listed, token = [], ""
+    for _ in sent:
+        page = await client.list_tasks(ListTasksRequest(page_token=token))
+        listed += [task.id for task in page.tasks]
+        token = page.next_page_token
+        assert len(page.tasks) == 1
+    assert (sorted(listed), token) == (sorted(sent), "")
 
 
 async def test_data_that_could_not_be_given_back_is_not_taken(desk):

@@ -32,6 +32,9 @@ __all__ = ["Answer", "Delegated", "Group", "Rejected", "StepFailed", "Task"]
 
 log = logging.getLogger("sidecard.tasks")
 
+LONGEST_ECHO = 80
+"""Characters of an answer that are shown again with the question that it did not answer."""
+
 
 class Rejected(Exception):
     """Raised by `Task.reject`: the task ends REJECTED with this reason."""
@@ -71,7 +74,7 @@ class Task:
             answer = await self._ask(question, dict(options or {}), scope, by_other=by_other)
             if not options or answer.choice is not None:
                 return answer
-            question = f"{answer.text or 'That'!r} is none of the choices. {prompt}"
+            question = f"{answer.text[:LONGEST_ECHO] or 'That'!r} is none of the choices. {prompt}"
 
     async def progress(self, text: str) -> None:
         """Tell followers how it goes (a WORKING status with this text); not told while a question is open."""

@@ -55,6 +55,10 @@ log = logging.getLogger("sidecard.tasks")
 
 TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
+MOST_MESSAGES = 1_000
+MOST_TASK_BYTES = 32_000_000
+"""What a task may hold before it takes no more messages: all of it is kept in memory, and given out as a whole."""
+
 
 class _InTenant(Protocol):
     """Every request of A2A."""
@@ -172,6 +176,8 @@ class DurableRequestHandler(RequestHandler):
                 raise UnsupportedOperationError(
                     f"the task is {state_name(live.state)} and takes no more messages; start a new one"
                 )
+            if len(live.messages) >= MOST_MESSAGES or live.folded.task.ByteSize() > MOST_TASK_BYTES:
+                raise UnsupportedOperationError("the task has taken as many messages as it can; start a new one")
             if sent.question and (live.question is None or live.question.id != sent.question):
                 raise InvalidParamsError("the question that this answers is not open (any more)")
             self._may_answer(live, caller)

@@ -14,13 +14,15 @@ from sidecard.tasks.index import Line, OwnerList
 
 MAX_PAGE = 100
 DEFAULT_PAGE = 50
+MOST_PAGE_BYTES = 8_000_000
+"""What fills a page before its tasks do: a hundred tasks of megabytes would be more than memory holds."""
 
 
 async def list_tasks(engine: Engine, tenant: str, owner: str, params: ListTasksRequest) -> ListTasksResponse:
     """One page of the tasks that an owner has in a tenant. Raises InvalidParamsError, StoreUnavailable.
 
     A page token is a place in the list: what is added above it changes nothing below. A task that changes while
-    somebody pages moves to the top, and is on no later page.
+    somebody pages moves to the top, and is on no later page. A page ends early when its tasks are large.
     """
     validate_history_length(params)
     if params.HasField("page_size") and not 1 <= params.page_size <= MAX_PAGE:
@@ -29,6 +31,7 @@ async def list_tasks(engine: Engine, tenant: str, owner: str, params: ListTasksR
     after = checks.milliseconds(params.status_timestamp_after) if params.HasField("status_timestamp_after") else None
     listing = await engine.journal.list_of(tenant, owner)
     response = ListTasksResponse(page_size=size)
+    held = 0
     seen: set[str] = set()
     async for position, line in listing.newest_first(engine.store, _page_position(params.page_token)):
         newest = line.task_id not in seen
@@ -36,7 +39,8 @@ async def list_tasks(engine: Engine, tenant: str, owner: str, params: ListTasksR
         task = await _listed(engine, line, params) if newest and _matches(line, params, after) else None
         if task is None:
             continue
-        if len(response.tasks) == size:
+        held += task.ByteSize()
+        if len(response.tasks) == size or (response.tasks and held > MOST_PAGE_BYTES):
             response.next_page_token = _page_token(position + 1)
             break
         response.tasks.append(task)
