@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         receivers = {"/v1/traces": collector._receive_spans, "/v1/metrics": collector._receive_metrics}
         receive = receivers.get(self.path)
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MAX_BODY:
+        if not length.isdecimal() or len(length) > len(str(MAX_BODY)) or int(length) > MAX_BODY:
             self.close_connection = True  # the body stays unread
             return self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE if length else HTTPStatus.LENGTH_REQUIRED)
         body = self.rfile.read(int(length))
