@@ -58,6 +58,7 @@ def _names() -> dict[str, Vendor]:
 
 def _normal(text: str) -> str:
     folded = unicodedata.normalize("NFKD", text.casefold().replace("&", " and "))
-    plain = "".join(char for char in folded if not unicodedata.combining(char)).replace("'", "").replace("\u2019", "")
+    seen = (char for char in folded if not unicodedata.combining(char) and unicodedata.category(char) != "Cf")
+    plain = "".join(seen).replace("'", "").replace("\u2019", "")
     words = re.findall(r"[^\W_]+", plain)
     return " ".join([word for word in words if word not in _LEGAL_FORMS] or words)

@@ -22,6 +22,12 @@ def test_a_blocked_vendor_says_why():
     assert vendor.risk_note
 
 
+@pytest.mark.parametrize("unseen", ["\u200b", "\u00ad", "\u2060", "\ufeff", "\u202e"])
+def test_characters_that_nobody_sees_hide_no_vendor(unseen):
+    """A blocked vendor stays blocked, however many of them its name is spelt with."""
+    assert look_up(unseen.join("Shady Rentals")).status == "blocked"
+
+
 @pytest.mark.parametrize("name", ["Hotel", "Acme", "Avenue Hotel Paris", "!!!"])
 def test_an_unlisted_vendor_is_unknown(name):
     """And never taken for another."""
