@@ -106,7 +106,9 @@ def test_refuses_what_it_does_not_speak(collector, path, headers, body, status):
     assert [span.name for span in collector.spans()] == ["after"]
 
 
-@pytest.mark.parametrize(("length", "status"), [(str(MAX_BODY + 1), 413), ("9" * 5000, 413), ("many", 413), ("-1", 413), (None, 411)])
+@pytest.mark.parametrize(
+    ("length", "status"), [(str(MAX_BODY + 1), 413), ("9" * 5000, 413), ("many", 413), ("-1", 413), (None, 411)]
+)
 def test_reads_no_body_of_unknown_or_excessive_length(collector, length, status):
     """A body that announces too much, or nothing sensible, is refused unread."""
     connection = http.client.HTTPConnection(collector.endpoint.removeprefix("http://"), timeout=5)
