@@ -12,7 +12,8 @@ from sidecard.settings import Settings
 
 @pytest.fixture
 async def port():
-    server = http_server(PlainTextResponse("in"), Settings(app_id="shop", app_port=0))
+    server = http_server(PlainTextResponse("in"), Settings(app_id="shop"))
+    server.config.port = 0  # a free one
     serving = asyncio.create_task(server.serve())
     async with asyncio.timeout(10):
         while not server.started:  # noqa: ASYNC110 -- uvicorn has no event for it
