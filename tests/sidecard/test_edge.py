@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from sidecard import Agent, Task
 from sidecard.edge import Edge
 from sidecard.strict_json import MAX_DEPTH
-from sidecard.testing import APP_TOKEN, MemoryStore, served
+from sidecard.testing import APP_TOKEN, FakeWebhooks, MemoryStore, served
 
 LIMIT = 20_000
 CALLERS = {
@@ -54,7 +54,7 @@ async def look(order: Order, task: Task) -> str:
 
 @pytest.fixture(scope="module")
 async def desk():
-    async with served(agent, MemoryStore(), CALLERS, max_body_bytes=LIMIT) as desk:
+    async with served(agent, MemoryStore(), CALLERS, webhooks=FakeWebhooks(), max_body_bytes=LIMIT) as desk:
         yield desk
 
 

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from sidecard import extension
 from sidecard.agent import Agent, Skill
 from sidecard.callers import KEY_HEADER
+from sidecard.egress import Destinations
 from sidecard.settings import Settings
 
 JSONRPC_PATH = "/a2a"
@@ -41,7 +42,7 @@ def describe(agent: Agent, settings: Settings) -> AgentCard:
         supported_interfaces=_interfaces(settings),
         capabilities=AgentCapabilities(
             streaming=True,
-            push_notifications=True,
+            push_notifications=bool(Destinations.parse(settings.webhooks)),
             extended_agent_card=True,
             extensions=[AgentExtension(uri=extension.URI, description=extension.DESCRIPTION, required=False)],
         ),

@@ -24,9 +24,11 @@ from sidecard.callers import Caller, Callers, CallersFile
 from sidecard.card import SignedCard, card_routes
 from sidecard.delegation import Mesh
 from sidecard.edge import CallerContextBuilder, Edge, not_routed
+from sidecard.egress import Destinations
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable
 from sidecard.grpc_server import grpc_server
 from sidecard.http_server import http_server
+from sidecard.push import Webhooks
 from sidecard.refusals import Unavailable
 from sidecard.registry import Registry, keep_enrolled
 from sidecard.settings import Settings
@@ -65,7 +67,11 @@ class Service:
         self._public = describe(agent, settings)
         self._mesh = httpx.AsyncClient(transport=MeshTransport(settings), timeout=httpx.Timeout(60.0, connect=5.0))
         telemetry.instrument_client(self._mesh)
-        self.handler = DurableRequestHandler(self.engine, scopes_of=self.scopes_of, extended_card=self._extended_card)
+        destinations = Destinations.parse(settings.webhooks)
+        self._webhooks = Webhooks(destinations) if destinations else None
+        self.handler = DurableRequestHandler(
+            self.engine, scopes_of=self.scopes_of, extended_card=self._extended_card, webhooks=self._webhooks
+        )
 
     # -- what the routes ask ------------------------------------------------------------------------------------------
 
@@ -106,6 +112,8 @@ class Service:
             with contextlib.suppress(asyncio.CancelledError):
                 await connecting
             await self._mesh.aclose()
+            if self._webhooks is not None:
+                await self._webhooks.aclose()
             await asyncio.to_thread(self.telemetry.shutdown)
 
     async def _run(self) -> None:
@@ -148,6 +156,7 @@ class Service:
             task_id_key=task_id_key,
             delegator=Mesh(self._mesh, Registry(self._mesh), trust),
             scopes_of=self.scopes_of,
+            sender=self._webhooks,
         )
         await self._patiently(engine)
         stack.push_async_callback(engine.stop)

@@ -7,6 +7,7 @@ SidecardError
 │   └── AccessDenied     its access rules refuse this app
 ├── DelegationFailed     a delegated task ended without success
 ├── StoreUnavailable     the Dapr state store does not answer
+├── WebhookRejected      what a webhook received is not from whom it should be
 └── TaskConflict         somebody else has created this log entry
     └── LogBroken        a log does not chain: the store lost or mixed writes
 
@@ -47,6 +48,10 @@ class DelegationFailed(SidecardError):
 
 class StoreUnavailable(SidecardError):
     """The state store does not answer; nothing was acknowledged."""
+
+
+class WebhookRejected(SidecardError):
+    """What a webhook received is not signed with a secret we know, or is too old."""
 
 
 class TaskConflict(SidecardError):

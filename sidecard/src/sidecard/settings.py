@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     app_api_token: SecretStr = Field(default=SecretStr(""), validation_alias="APP_API_TOKEN")
     dapr_api_token: SecretStr = Field(default=SecretStr(""), validation_alias="DAPR_API_TOKEN")
     callers_file: Path = Field(default=Path("agents/callers.yaml"), validation_alias="SIDECARD_CALLERS")
+    webhooks: str = Field(
+        default="",
+        validation_alias="SIDECARD_WEBHOOKS",
+        description="Where callers may have push notifications sent: `public` (https to public addresses) and origins "
+        "such as https://hooks.example.org, by commas. Default: nowhere; the card then offers none.",
+    )
     max_body_bytes: int = Field(default=4_194_304, ge=1_024, validation_alias="SIDECARD_MAX_BODY_BYTES")
     otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
 

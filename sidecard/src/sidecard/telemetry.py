@@ -223,6 +223,32 @@ class TaskMetrics:
             self._failures.add(1, {**labels, "reason": reason})
 
 
+class WebhookMetrics:
+    """What is counted of one agent's push notifications."""
+
+    def __init__(self, agent: str, meter: metrics.Meter | None = None) -> None:
+        meter = meter or metrics.get_meter("sidecard")
+        self._agent = agent
+        self._deliveries = meter.create_counter(
+            "sidecard.webhook.deliveries", unit="{attempt}", description="Attempts to deliver a push notification."
+        )
+        self._delay = meter.create_histogram(
+            "sidecard.webhook.delay",
+            unit="s",
+            description="Time from an event's commit to its delivery.",
+            explicit_bucket_boundaries_advisory=SECONDS,
+        )
+
+    def delivered(self, seconds: float) -> None:
+        """Count a delivery, so long after its event was stored."""
+        self._deliveries.add(1, {"agent": self._agent, "outcome": "delivered"})
+        self._delay.record(max(0.0, seconds), {"agent": self._agent})
+
+    def failed(self, outcome: str) -> None:
+        """Count an attempt that failed: `failed` is tried again; `gone` and `dead` are the webhook's end."""
+        self._deliveries.add(1, {"agent": self._agent, "outcome": outcome})
+
+
 class _CarryTrace:
     """ASGI middleware that only hands trace context on, at a third of what the instrumentation costs when idle."""
 

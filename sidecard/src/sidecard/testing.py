@@ -16,7 +16,15 @@ import grpc.aio
 import httpx
 from a2a.client import Client, ClientCallContext, ClientConfig, ClientFactory
 from a2a.client.interceptors import AfterArgs, BeforeArgs, ClientCallInterceptor
-from a2a.types import AgentCard, Message, Role, SendMessageRequest, TaskState, TaskStatus
+from a2a.types import (
+    AgentCard,
+    Message,
+    Role,
+    SendMessageRequest,
+    TaskPushNotificationConfig,
+    TaskState,
+    TaskStatus,
+)
 from a2a.types import Task as A2ATask
 from fastapi import FastAPI
 
@@ -25,11 +33,14 @@ from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, describe, for_ca
 from sidecard.app import serve_on
 from sidecard.callers import KEY_HEADER, Caller, Callers, CallersFile
 from sidecard.card import SignedCard
+from sidecard.egress import Destinations
 from sidecard.errors import AgentUnavailable, StoreUnavailable, TaskConflict
 from sidecard.extension import Sent
 from sidecard.grpc_server import grpc_server
+from sidecard.push import Outcome, Webhooks
 from sidecard.settings import Settings
 from sidecard.tasks import binding
+from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.engine import Engine, system_clock
 from sidecard.tasks.handler import DurableRequestHandler
 from sidecard.tasks.watch import Delegator
@@ -108,6 +119,31 @@ class FakeAgents:
         self.canceled.append((agent, task_id))
 
 
+class FakeWebhooks(Webhooks):
+    """Receivers of push notifications: `received` are the (url, webhook-id, body) that were delivered, in order.
+
+    `answers` holds, per url, what becomes of each attempt in turn; then everything is delivered. Nothing is sent.
+    """
+
+    def __init__(self, allowed: str = "public") -> None:
+        super().__init__(Destinations.parse(allowed))
+        self.received: list[tuple[str, str, bytes]] = []
+        self.attempts: list[tuple[str, str]] = []
+        self.answers: dict[str, list[Outcome]] = {}
+        self.hold: dict[str, asyncio.Event] = {}
+
+    async def send(self, config: TaskPushNotificationConfig, webhook_id: str, body: bytes) -> Outcome:
+        """See push.Webhooks."""
+        self.attempts.append((config.url, webhook_id))
+        if config.url in self.hold:
+            await self.hold[config.url].wait()
+        answers = self.answers.get(config.url)
+        outcome = answers.pop(0) if answers else Outcome(delivered=True)
+        if outcome.delivered:
+            self.received.append((config.url, webhook_id, body))
+        return outcome
+
+
 def ended(task_id: str, *values: object, state: TaskState = TaskState.TASK_STATE_COMPLETED, says: str = "") -> A2ATask:
     """A task of another agent, at rest: with an artifact of these values, and a status that says something."""
     task = A2ATask(id=task_id, context_id=f"c-{task_id}", status=TaskStatus(state=state))
@@ -133,12 +169,27 @@ def caller(agent: Agent, name: str = "ada", *scopes: str) -> Caller:
 
 
 @contextlib.asynccontextmanager
-async def started(agent: Agent, store: MemoryStore, agents: Delegator | None = None) -> AsyncIterator[Engine]:
+async def started(
+    agent: Agent,
+    store: MemoryStore,
+    agents: Delegator | None = None,
+    *,
+    webhooks: Webhooks | None = None,
+    backoff: Backoff | None = None,
+) -> AsyncIterator[Engine]:
     """An engine of this agent on a store; leaving the block is like stopping the process.
 
     `agents` are the others: FakeAgents, or whatever follows and cancels as they do.
     """
-    engine = Engine(agent, store, task_id_key=KEY, delegator=agents or FakeAgents(), scopes_of=lambda _: agent.scopes)
+    engine = Engine(
+        agent,
+        store,
+        task_id_key=KEY,
+        delegator=agents or FakeAgents(),
+        scopes_of=lambda _: agent.scopes,
+        sender=webhooks,
+        backoff=backoff,
+    )
     await engine.start()
     try:
         yield engine
@@ -234,6 +285,7 @@ async def served(
     callers: Mapping[str, Mapping[str, object]],
     agents: FakeAgents | None = None,
     *,
+    webhooks: Webhooks | None = None,
     max_body_bytes: int = 4_194_304,
     clock: Callable[[], int] = system_clock,
 ) -> AsyncIterator[Served]:
@@ -257,6 +309,7 @@ async def served(
             delegator=agents or FakeAgents(),
             scopes_of=known.scopes_of,
             clock=clock,
+            sender=webhooks,
         )
         await engine.start()
         stack.push_async_callback(engine.stop)
@@ -264,6 +317,7 @@ async def served(
             lambda: engine,
             scopes_of=known.scopes_of,
             extended_card=lambda caller: for_caller(card, agent, caller.scopes),
+            webhooks=webhooks,
         )
         app = FastAPI(openapi_url=None)
         agent_served = Served(agent, engine, app, card, settings.grpc_target or "", stack)

@@ -37,7 +37,7 @@ from sidecard import Agent, Task
 from sidecard.extension import URI, Sent
 from sidecard.strict_json import MAX_VALUES
 from sidecard.tasks import handler, listing
-from sidecard.testing import MemoryStore, key_of, message, served
+from sidecard.testing import FakeWebhooks, MemoryStore, key_of, message, served
 
 S = TaskState
 BINDINGS = ["JSONRPC", "HTTP+JSON", "GRPC"]
@@ -113,7 +113,7 @@ def shop():
 
 @pytest.fixture
 async def desk(shop):
-    async with served(shop.agent, MemoryStore(), CALLERS) as desk:
+    async with served(shop.agent, MemoryStore(), CALLERS, webhooks=FakeWebhooks()) as desk:
         yield desk
 
 

@@ -11,7 +11,7 @@ from sidecard.testing import MemoryStore
 async def test_the_to_do_list_is_exact_whatever_comes_and_goes():
     """After any changes, and read back at any moment, it holds just what was put on and not taken off."""
     chance, store = random.Random(1), MemoryStore()
-    todo, expected = await Todo.load(store, "0"), set()
+    todo, expected = await Todo.load(store, "todo:0"), set()
     for _ in range(400):
         changes = {f"t{chance.randrange(500)}": chance.random() < 0.6 for _ in range(chance.randrange(1, 100))}
         change = todo.stage(changes)
@@ -20,7 +20,7 @@ async def test_the_to_do_list_is_exact_whatever_comes_and_goes():
             await store.write([], change.writes)
             todo.settle(change)
             expected = (expected | {t for t, on in changes.items() if on}) - {t for t, on in changes.items() if not on}
-    read = await Todo.load(store, "0")
+    read = await Todo.load(store, "todo:0")
     assert sorted(todo.all()) == sorted(read.all()) == sorted(expected)
     assert all(task_id in read for task_id in expected)
     assert len(store.data) - 1 <= 500 // PAGE * 3

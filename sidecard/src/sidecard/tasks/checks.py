@@ -12,6 +12,8 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sidecard.strict_json import MAX_VALUES
+from sidecard.egress import DestinationRefused
+from sidecard.push import Webhooks
 
 MAX_ID = 256
 """Characters of the ids that callers choose."""
@@ -69,19 +71,18 @@ def check_content(params: SendMessageRequest) -> None:
         within.extend((value, depth) for value in inside)
 
 
-def check_webhook(config: TaskPushNotificationConfig) -> None:
-    """Raises InvalidParamsError for a configuration that nothing could be delivered to."""
+def check_webhook(config: TaskPushNotificationConfig, webhooks: Webhooks) -> None:
+    """Raises InvalidParamsError for a configuration that nothing could, or may, be delivered to."""
     required(config)
     check_ids(id=config.id)
     if len(config.url) > MAX_URL:
         raise InvalidParamsError(f"a push notification url has at most {MAX_URL} characters")
     try:
-        url = urlsplit(config.url)
-        complete = url.scheme in ("https", "http") and bool(url.hostname) and url.port != 0
-    except ValueError:
-        complete = False
-    if not complete:
-        raise InvalidParamsError("a push notification url is https://host/path (or http:// where that is allowed)")
+        webhooks.check(config)
+    except DestinationRefused as error:
+        raise InvalidParamsError(f"nothing can be sent to this push notification url: {error}") from None
+    except ValueError as error:
+        raise InvalidParamsError(f"a push notification can't be sent like this: {error}") from None
 
 
 def milliseconds(moment: Timestamp) -> int:

@@ -11,21 +11,23 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import msgpack
-from a2a.types import Message, TaskState
+from a2a.types import Message, TaskPushNotificationConfig, TaskState
 
 from sidecard.agent import Agent, Skill
 from sidecard.callers import Caller
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable, TaskConflict
+from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.entry import Record
 from sidecard.tasks.identity import DifferentMessage, check_same, digest_of
 from sidecard.tasks.journal import Journal
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.lives import Lives
+from sidecard.tasks.outbox import Outbox, Sender
 from sidecard.tasks.runner import Runner
 from sidecard.tasks.state import state_name
 from sidecard.tasks.store import StateStore, prove
 from sidecard.tasks.watch import Delegator, Watches
-from sidecard.telemetry import TaskMetrics, current_traceparent
+from sidecard.telemetry import TaskMetrics, WebhookMetrics, current_traceparent
 
 __all__ = ["DifferentMessage", "Engine", "system_clock"]
 
@@ -64,11 +66,13 @@ class Engine:
         task_id_key: bytes,
         delegator: Delegator,
         scopes_of: Callable[[str], frozenset[str]],
+        sender: Sender | None = None,
+        backoff: Backoff | None = None,
         clock: Callable[[], int] = system_clock,
     ) -> None:
         """`task_id_key` makes task ids unguessable and repeatable; it must never change while tasks are remembered.
 
-        `clock` gives UTC in milliseconds.
+        Without a `sender` no webhook is told anything; what is due then waits. `clock` gives UTC in milliseconds.
         """
         self.agent = agent
         self.store = store
@@ -79,6 +83,10 @@ class Engine:
         self._watches = Watches(self._lives, delegator, self._in_background)
         self._runner = Runner(agent, self._watches, scopes_of, self._again)
         self._metrics = TaskMetrics(agent.name)
+        self.outbox: Outbox | None = None
+        if sender is not None:
+            metrics = WebhookMetrics(agent.name)
+            self.outbox = Outbox(self.journal, self._lives, sender, metrics, clock=clock, backoff=backoff)
         self._background: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -98,6 +106,10 @@ class Engine:
             waiting = iter(listed)
             for number in range(TAKE_UP):
                 self._in_background(self._take_up(waiting), f"take up {number}")
+        if self.outbox is not None:
+            self.outbox.start()
+        elif undelivered := self.journal.outbox.all():
+            log.warning("the webhooks of %d tasks wait until push notifications are allowed again", len(undelivered))
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Stop all runs where they are; the next start goes on from what is stored.
@@ -112,6 +124,8 @@ class Engine:
         for run in runs:
             run.abandon()
         await asyncio.gather(*(run.ended(seconds) for run in runs), *self._background, return_exceptions=True)
+        if self.outbox is not None:
+            await self.outbox.stop(seconds)
         await self._lives.close()
         await self.journal.stop()
 
@@ -140,8 +154,17 @@ class Engine:
         """
         return self._lives.borrow(task_id)
 
-    async def create(self, caller: Caller, tenant: str, skill: Skill, message: Message) -> str:
+    async def create(
+        self,
+        caller: Caller,
+        tenant: str,
+        skill: Skill,
+        message: Message,
+        webhook: TaskPushNotificationConfig | None = None,
+    ) -> str:
         """Start the task of a first message, or find the one that it has started before; returns its id, stored.
+
+        A new task has the webhook, which has an id, from its first event on.
 
         Raises DifferentMessage, StoreUnavailable.
         """
@@ -150,7 +173,7 @@ class Engine:
         digest = digest_of(message, skill.id)
         live = await self._lives.find(task_id)
         if live is None:
-            live = self._begin(caller, tenant, skill, message, digest)
+            live = self._begin(caller, tenant, skill, message, digest, webhook=webhook)
         with self._lives.using(live):
             try:
                 check_same(live, message, digest)
@@ -164,7 +187,16 @@ class Engine:
             check_same(stored, message, digest)
         return task_id
 
-    def _begin(self, caller: Caller, tenant: str, skill: Skill, message: Message, digest: str) -> Live:
+    def _begin(
+        self,
+        caller: Caller,
+        tenant: str,
+        skill: Skill,
+        message: Message,
+        digest: str,
+        *,
+        webhook: TaskPushNotificationConfig | None,
+    ) -> Live:
         task_id = self.task_id(tenant, caller.name, message.message_id)
         meta = {
             "task": task_id,
@@ -181,6 +213,7 @@ class Engine:
         live.append(
             ["new", meta],
             ["message", message.message_id, digest, caller.subject, message.SerializeToString()],
+            *_push(task_id, webhook),
             live.status(TaskState.TASK_STATE_SUBMITTED),
         )
         if skill.idempotent:
@@ -190,8 +223,12 @@ class Engine:
             self._run(live, message)
         return live
 
-    async def answer(self, live: Live, caller: Caller, message: Message) -> None:
+    async def answer(
+        self, live: Live, caller: Caller, message: Message, webhook: TaskPushNotificationConfig | None = None
+    ) -> None:
         """Take a further message to a task: it answers the open question, if there is one. Returns when it is stored.
+
+        The task then has the webhook, which has an id, from what follows the message on.
 
         Raises DifferentMessage, TaskEnded, StoreUnavailable.
         """
@@ -202,7 +239,11 @@ class Engine:
         else:
             message.context_id = live.meta["context"]
             working = [live.status(TaskState.TASK_STATE_WORKING)] if live.question is not None else []
-            live.append(["message", message.message_id, digest, caller.subject, message.SerializeToString()], *working)
+            live.append(
+                ["message", message.message_id, digest, caller.subject, message.SerializeToString()],
+                *_push(live.task_id, webhook),
+                *working,
+            )
         await live.commit()
 
     async def cancel(self, live: Live, caller: Caller) -> None:
@@ -229,13 +270,15 @@ class Engine:
     # -- moving on ----------------------------------------------------------------------------------------------------
 
     def _stored(self, live: Live, before: int, records: list[Record]) -> None:
-        """An entry is stored: count it, and move its task on."""
+        """An entry is stored: count it, tell webhooks, and move its task on."""
         if live.folded.state != before:
             skill, state = live.meta["skill"], state_name(live.folded.state)
             self._metrics.transition(skill, state_name(before) if before else "", state)
             if live.folded.ended:
                 seconds = (live.folded.at - live.folded.created) / 1000
                 self._metrics.ended(skill, state, seconds, reason=live.failure)
+        if self.outbox is not None:
+            self.outbox.stored(live.folded, records)
         if any(record[0] in WAKING for record in records):
             self._move_on(live)
 
@@ -292,3 +335,11 @@ class Engine:
         task = asyncio.create_task(work, name=name)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _push(task_id: str, webhook: TaskPushNotificationConfig | None) -> list[Record]:
+    """The record of a webhook that came with a message."""
+    if webhook is None:
+        return []
+    webhook.task_id = task_id
+    return [["push", webhook.id, webhook.SerializeToString()]]

@@ -78,7 +78,7 @@ class Followers:
 
     def tell(self, record: Record) -> None:
         """Tell a stored record that is an event."""
-        event = self._event(record) if self._all else None
+        event = event_of(record, self._task_id, self._context_id) if self._all else None
         if event is not None:
             size = size_of(record)
             self._all -= {follower for follower in self._all if not follower.tell(event, size)}
@@ -88,18 +88,19 @@ class Followers:
         for follower in self._all:
             follower.cut()
 
-    def _event(self, record: Record) -> Event | None:
-        match record:
-            case ["status", at, state, message, *_]:
-                status = status_of(at, state, message)
-                return TaskStatusUpdateEvent(task_id=self._task_id, context_id=self._context_id, status=status)
-            case ["artifact", data, append, last, *_]:
-                return TaskArtifactUpdateEvent(
-                    task_id=self._task_id,
-                    context_id=self._context_id,
-                    artifact=Artifact.FromString(data),
-                    append=append,
-                    last_chunk=last,
-                )
-            case _:
-                return None
+
+def event_of(record: Record, task_id: str, context_id: str) -> TaskStatusUpdateEvent | TaskArtifactUpdateEvent | None:
+    """The event that a record is (see state.EVENTS), or None."""
+    match record:
+        case ["status", at, state, message, *_]:
+            return TaskStatusUpdateEvent(task_id=task_id, context_id=context_id, status=status_of(at, state, message))
+        case ["artifact", data, append, last, *_]:
+            return TaskArtifactUpdateEvent(
+                task_id=task_id,
+                context_id=context_id,
+                artifact=Artifact.FromString(data),
+                append=append,
+                last_chunk=last,
+            )
+        case _:
+            return None

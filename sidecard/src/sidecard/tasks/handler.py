@@ -33,6 +33,7 @@ from a2a.utils.errors import (
     A2AError,
     InternalError,
     InvalidParamsError,
+    PushNotificationNotSupportedError,
     TaskNotCancelableError,
     TaskNotFoundError,
     UnsupportedOperationError,
@@ -44,6 +45,7 @@ from sidecard.agent import Skill
 from sidecard.callers import Caller, CallerUser
 from sidecard.errors import LogBroken, StoreUnavailable, TaskConflict
 from sidecard.extension import URI, Sent
+from sidecard.push import Webhooks
 from sidecard.refusals import Forbidden, Unauthenticated, Unavailable
 from sidecard.tasks import binding, checks
 from sidecard.tasks.engine import DifferentMessage, Engine
@@ -54,6 +56,8 @@ from sidecard.tasks.state import ASK, FoldedTask, state_name
 log = logging.getLogger("sidecard.tasks")
 
 TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MOST_WEBHOOKS = 10
+"""Push notification configurations of one task."""
 
 MOST_MESSAGES = 1_000
 MOST_TASK_BYTES = 32_000_000
@@ -76,10 +80,13 @@ class DurableRequestHandler(RequestHandler):
         *,
         scopes_of: Callable[[str], frozenset[str]],
         extended_card: Callable[[Caller], AgentCard],
+        webhooks: Webhooks | None = None,
     ) -> None:
+        """Without `webhooks` push notifications are refused, as the card must then say (§3.3.4)."""
         self._engine = engine
         self._scopes_of = scopes_of
         self._extended_card = extended_card
+        self._webhooks = webhooks
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
@@ -109,16 +116,18 @@ class DurableRequestHandler(RequestHandler):
             message = Message()
             message.CopyFrom(params.message)
             engine = self._engine()
+            webhook = _webhook_with(params)
             task_id = message.task_id
             if not task_id:
-                task_id = await engine.create(caller, tenant, self._skill(engine, caller, sent, message), message)
+                skill = self._skill(engine, caller, sent, message)
+                task_id = await engine.create(caller, tenant, skill, message, webhook)
             async with engine.borrow(task_id) as live:
                 if live is None:
                     raise TaskNotFoundError
                 if params.message.task_id:
-                    await self._answer(live, caller, tenant, sent, message)
-                if params.configuration.HasField("task_push_notification_config"):
-                    await self._configure_with(live, params)
+                    await self._answer(live, caller, tenant, sent, message, webhook=webhook)
+                elif webhook is not None and webhook.id not in live.folded.push and not live.ended:
+                    await self._configure(live, webhook)  # the message was sent before, without it
                 yield live
 
     def _check(self, params: SendMessageRequest) -> Sent:
@@ -135,7 +144,7 @@ class DurableRequestHandler(RequestHandler):
         if not all(part.WhichOneof("content") for part in message.parts):
             raise InvalidParamsError("every part has text, data, raw or url")
         if params.configuration.HasField("task_push_notification_config"):
-            checks.check_webhook(params.configuration.task_push_notification_config)
+            self._check_webhook(params.configuration.task_push_notification_config)
         try:
             return Sent.of(params)
         except ValidationError as error:
@@ -166,11 +175,22 @@ class DurableRequestHandler(RequestHandler):
             return fitting[0]
         return allowed[0]
 
-    async def _answer(self, live: Live, caller: Caller, tenant: str, sent: Sent, message: Message) -> None:
+    async def _answer(
+        self,
+        live: Live,
+        caller: Caller,
+        tenant: str,
+        sent: Sent,
+        message: Message,
+        *,
+        webhook: TaskPushNotificationConfig | None,
+    ) -> None:
         if not _may_see(live.folded, caller, tenant) and not _has_answered(live.folded, caller, tenant, message):
             raise TaskNotFoundError
         if message.context_id and message.context_id != live.meta["context"]:
             raise InvalidParamsError("contextId is not this task's context")
+        if webhook is not None and not _may_see(live.folded, caller, tenant, owner_only=True):
+            raise Forbidden("only its owner has a webhook told of a task; answer without one")
         if message.message_id not in live.messages:
             if live.ended:
                 raise UnsupportedOperationError(
@@ -181,7 +201,9 @@ class DurableRequestHandler(RequestHandler):
             if sent.question and (live.question is None or live.question.id != sent.question):
                 raise InvalidParamsError("the question that this answers is not open (any more)")
             self._may_answer(live, caller)
-        await self._engine().answer(live, caller, message)
+            if webhook is not None:
+                _has_room(live, webhook)
+        await self._engine().answer(live, caller, message, webhook)
 
     def _may_answer(self, live: Live, caller: Caller) -> None:
         if live.question is None:
@@ -254,7 +276,7 @@ class DurableRequestHandler(RequestHandler):
         self, params: TaskPushNotificationConfig, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
         """CreateTaskPushNotificationConfig (§3.1.7)."""
-        checks.check_webhook(params)
+        self._check_webhook(params)
         async with self._task(params.task_id, context, _tenant(params, context), owner_only=True) as live:
             return await self._configure(live, params)
 
@@ -262,16 +284,18 @@ class DurableRequestHandler(RequestHandler):
         self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
         """GetTaskPushNotificationConfig (§3.1.8)."""
+        self._offered()
         checks.required(params)
         async with self._task(params.task_id, context, _tenant(params, context), owner_only=True) as live:
             if params.id not in live.folded.push:
                 raise TaskNotFoundError("this task has no such push notification configuration")
-            return _shown(TaskPushNotificationConfig.FromString(live.folded.push[params.id]))
+            return _shown(TaskPushNotificationConfig.FromString(live.folded.push[params.id].config))
 
     async def on_list_task_push_notification_configs(
         self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> ListTaskPushNotificationConfigsResponse:
         """ListTaskPushNotificationConfigs (§3.1.9)."""
+        self._offered()
         checks.required(params)
         async with self._task(params.task_id, context, _tenant(params, context), owner_only=True) as live:
             return ListTaskPushNotificationConfigsResponse(configs=map(_shown, live.folded.push_configs()))
@@ -280,6 +304,7 @@ class DurableRequestHandler(RequestHandler):
         self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
         """DeleteTaskPushNotificationConfig (§3.1.10); deleting what isn't there is no error."""
+        self._offered()
         checks.required(params)
         async with self._task(params.task_id, context, _tenant(params, context), owner_only=True) as live:
             if params.id in live.folded.push:
@@ -293,14 +318,14 @@ class DurableRequestHandler(RequestHandler):
         with _as_a2a_errors():
             return self._extended_card(_caller(context, _tenant(params, context)))
 
-    async def _configure_with(self, live: Live, params: SendMessageRequest) -> None:
-        """The webhook that came with a message: once, however often the message is sent; an ended task needs none."""
-        config = TaskPushNotificationConfig()
-        config.CopyFrom(params.configuration.task_push_notification_config)
-        config.id = config.id or hashlib.sha256(params.message.message_id.encode()).hexdigest()[:16]
-        if config.id not in live.folded.push:
-            with contextlib.suppress(UnsupportedOperationError, TaskEnded):
-                await self._configure(live, config)
+    def _offered(self) -> Webhooks:
+        """Raises PushNotificationNotSupportedError where the operator allows none (§3.3.4)."""
+        if self._webhooks is None:
+            raise PushNotificationNotSupportedError("this agent sends no push notifications; follow or get the task")
+        return self._webhooks
+
+    def _check_webhook(self, config: TaskPushNotificationConfig) -> None:
+        checks.check_webhook(config, self._offered())
 
     async def _configure(self, live: Live, params: TaskPushNotificationConfig) -> TaskPushNotificationConfig:
         config = TaskPushNotificationConfig()
@@ -309,9 +334,25 @@ class DurableRequestHandler(RequestHandler):
         config.id = config.id or secrets.token_hex(8)
         if live.ended:
             raise UnsupportedOperationError("the task has ended; nothing would be delivered")
+        _has_room(live, config)
         live.append(["push", config.id, config.SerializeToString()])
         await live.commit()
         return _shown(config)
+
+
+def _webhook_with(params: SendMessageRequest) -> TaskPushNotificationConfig | None:
+    """The webhook that comes with a message, under the same id however often the message is sent."""
+    if not params.configuration.HasField("task_push_notification_config"):
+        return None
+    webhook = TaskPushNotificationConfig()
+    webhook.CopyFrom(params.configuration.task_push_notification_config)
+    webhook.id = webhook.id or hashlib.sha256(params.message.message_id.encode()).hexdigest()[:16]
+    return webhook
+
+
+def _has_room(live: Live, webhook: TaskPushNotificationConfig) -> None:
+    if webhook.id not in live.folded.push and len(live.folded.push) >= MOST_WEBHOOKS:
+        raise InvalidParamsError(f"a task has at most {MOST_WEBHOOKS} push notification configurations; delete one")
 
 
 def _events(live: Live, *, beyond: bool = False) -> contextlib.aclosing[AsyncGenerator[Event]]:

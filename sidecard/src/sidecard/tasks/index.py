@@ -1,6 +1,6 @@
-"""What a replica keeps beside its logs: the list that ListTasks reads, and the to-do list that a restart reads.
+"""What a replica keeps beside its logs: the list that ListTasks reads, and the to-do lists that a restart reads.
 
-Both live in pages that only this replica writes, in the same transaction as the entries they speak of, so that they
+All live in pages that only this replica writes, in the same transaction as the entries they speak of, so that they
 never disagree with the logs on SQLite and PostgreSQL.
 """
 
@@ -99,7 +99,10 @@ class TodoChange:
 
 
 class Todo:
-    """Every task that anything but a person must move on. Not a hint: a restart takes up exactly these."""
+    """A set of tasks in pages: those that anything but a person must move on, or those whose webhooks are to be told.
+
+    Not a hint: a restart takes up exactly these.
+    """
 
     def __init__(self, key: str, pages: Iterable[Iterable[str]] = ()) -> None:
         self.key = key
@@ -108,9 +111,8 @@ class Todo:
         self._with_room = {number for number, page in enumerate(self._pages) if len(page) < PAGE}
 
     @classmethod
-    async def load(cls, store: StateStore, replica: str) -> "Todo":
-        """Read this replica's list."""
-        key = f"todo:{replica}"
+    async def load(cls, store: StateStore, key: str) -> "Todo":
+        """Read a list."""
         head = (await store.read([key])).get(key)
         keys = [f"{key}:{number}" for number in range(msgpack.unpackb(head) if head else 0)]
         stored = await store.read(keys) if keys else {}

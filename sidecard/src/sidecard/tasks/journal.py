@@ -29,7 +29,7 @@ _Lists = dict[tuple[str, str], OwnerList]
 class Append:
     """One frozen log entry on its way to the store, with what must become true together with it.
 
-    `hints` speak of earlier entries, whose commit is certain.
+    `hints` speak of earlier entries, whose commit is certain. `due` is its number if webhooks must be told.
     """
 
     key: str
@@ -40,12 +40,24 @@ class Append:
     listed: bool
     contested: bool
     hints: dict[str, bytes] = field(default_factory=dict)
+    due: int = 0
     since: float = field(default_factory=time.monotonic)
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+@dataclass(slots=True, eq=False)
+class Told:
+    """How far a task's webhooks have been told: all of them up to entry `through`, of the `known` ones; and cursors."""
+
+    task_id: str
+    through: int
+    known: int
+    cursors: dict[str, bytes]
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
 class Journal:
-    """The one writer of a replica's logs, lists and to-do list.
+    """The one writer of a replica's logs, lists and to-do lists: `todo` to move on, `outbox` to tell webhooks of.
 
     A batch is one transaction. When the store refuses it, or its outcome is unknown, what is stored is read back: an
     entry that is there byte for byte is committed, one that is there otherwise has lost, and the rest is sent again
@@ -56,18 +68,23 @@ class Journal:
         self.store = store
         self.replica = replica
         self.todo = Todo(key=f"todo:{replica}")
+        self.outbox = Todo(key=f"outbox:{replica}")
         self.writes = 0
         self.bytes_written = 0
         self._lists: _Lists = {}
+        self._due: dict[str, int] = {}
         self._queue: list[Append] = []
         self._in_flight: Sequence[Append] = ()
+        self._told: list[Told] = []
+        self._telling: Sequence[Told] = ()
         self._waiting_bytes = 0
         self._wake = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load the to-do list and start writing."""
-        self.todo = await Todo.load(self.store, self.replica)
+        """Load the to-do lists and start writing."""
+        self.todo = await Todo.load(self.store, self.todo.key)
+        self.outbox = await Todo.load(self.store, self.outbox.key)
         self._pump = asyncio.create_task(self._run(), name="journal")
 
     async def stop(self) -> None:
@@ -76,10 +93,11 @@ class Journal:
             self._pump.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._pump
-        for append in (*self._in_flight, *self._queue):
-            if not append.done.done():
-                append.done.set_exception(StoreUnavailable("this agent is stopping; send the same message again"))
-                append.done.exception()  # nobody may be waiting any more
+        waiting: list[Append | Told] = [*self._in_flight, *self._queue, *self._telling, *self._told]
+        for write in waiting:
+            if not write.done.done():
+                write.done.set_exception(StoreUnavailable("this agent is stopping; send the same message again"))
+                write.done.exception()  # nobody may be waiting any more
 
     def admit(self) -> None:
         """Raises StoreUnavailable when so much waits for the store that nothing more should be accepted."""
@@ -101,29 +119,38 @@ class Journal:
 
     def append(self, append: Append) -> asyncio.Future[None]:
         """Put an entry into the next batch. The future ends when it is stored, with TaskConflict when it lost."""
+        if append.due:
+            self._due[append.task_id] = append.due  # from now on, so that no Told that passes it takes the task off
         self._queue.append(append)
         self._waiting_bytes += len(append.data)
         self._wake.set()
         return append.done
 
+    def told(self, told: Told) -> asyncio.Future[None]:
+        """Put cursors into the next batch. The task leaves the outbox when its webhooks are told of all entries."""
+        self._told.append(told)
+        self._wake.set()
+        return told.done
+
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._queue:
+            while self._queue or self._told:
                 batch = self._in_flight = self._take()
+                told = self._telling = self._told
+                self._told = []
                 try:
-                    await self._commit(batch)
+                    await self._commit(batch, told)
                 except Exception:
                     log.exception("a batch of log entries could not be written")
-                    for append in batch:
-                        _end(append, StoreUnavailable("this could not be stored; the agent's log says why"))
-                self._in_flight = ()
+                    _end(StoreUnavailable("this could not be stored; the agent's log says why"), *batch, *told)
+                self._in_flight = self._telling = ()
                 self._waiting_bytes -= sum(len(append.data) for append in batch)
 
     def _take(self) -> list[Append]:
         """The next batch: contested entries never share one with uncontested ones, so that no storm rejects others."""
-        contested = self._queue[0].contested
+        contested = bool(self._queue) and self._queue[0].contested
         batch: list[Append] = []
         rest: list[Append] = []
         size = 0
@@ -136,36 +163,42 @@ class Journal:
         self._queue = rest
         return batch
 
-    async def _commit(self, batch: list[Append]) -> None:
+    async def _commit(self, batch: list[Append], told: list[Told]) -> None:
         attempt = 0
         absent = batch
-        while batch:
-            lists, todo, upserts = await self._stage(batch)
+        while batch or told:
+            lists, todo, outbox, upserts = await self._stage(batch, told)
             try:
                 await self.store.write([(append.key, append.data) for append in absent], upserts)
                 break
             except (TaskConflict, StoreUnavailable):
-                stored = await patiently(partial(self.store.read, [append.key for append in batch]))
+                stored = await patiently(partial(self.store.read, [append.key for append in batch])) if batch else {}
             lost = [append for append in batch if stored.get(append.key, append.data) != append.data]
             for append in lost:
-                _end(append, TaskConflict(f"{append.key} was written by somebody else"))
+                _end(TaskConflict(f"{append.key} was written by somebody else"), append)
             batch = [append for append in batch if stored.get(append.key, append.data) == append.data]
             # When only the answer was lost nothing is absent; the lists are written once more, to be sure of them too.
             absent = [append for append in batch if append.key not in stored]
-            if absent and not lost:
+            if not lost and (absent or not batch):
                 await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
                 attempt += 1
-        if not batch:
+        if not batch and not told:
             return
         self._lists.update(lists)
         self.todo.settle(todo)
+        self.outbox.settle(outbox)
+        for one in told:
+            if not self._owes(one):
+                self._due.pop(one.task_id, None)
         self.writes += 1
         self.bytes_written += sum(len(append.data) for append in batch) + sum(map(len, upserts.values()))
-        for append in batch:
-            _end(append, None)
+        _end(None, *batch, *told)
 
-    async def _stage(self, batch: list[Append]) -> tuple[_Lists, TodoChange, dict[str, bytes]]:
+    async def _stage(
+        self, batch: list[Append], told: list[Told]
+    ) -> tuple[_Lists, TodoChange, TodoChange, dict[str, bytes]]:
         upserts = {key: hint for append in batch for key, hint in append.hints.items()}
+        upserts |= {key: cursor for one in told for key, cursor in one.cursors.items()}
         lists: _Lists = {}
         lines: dict[tuple[str, str], list[Line]] = {}
         for append in batch:
@@ -175,7 +208,12 @@ class Journal:
             lists[owner], writes = (await patiently(partial(self._list_of, *owner))).stage(changed)
             upserts |= writes
         todo = self.todo.stage({append.task_id: append.listed for append in batch})
-        return lists, todo, upserts | todo.writes
+        due = {append.task_id: True for append in batch if append.due}
+        outbox = self.outbox.stage(due | {one.task_id: self._owes(one) for one in told})
+        return lists, todo, outbox, upserts | todo.writes | outbox.writes
+
+    def _owes(self, told: Told) -> bool:
+        return max(told.known, self._due.get(told.task_id, 0)) > told.through
 
 
 async def patiently(read: Callable[[], Awaitable[T]]) -> T:
@@ -188,10 +226,11 @@ async def patiently(read: Callable[[], Awaitable[T]]) -> T:
     raise AssertionError
 
 
-def _end(append: Append, error: TaskConflict | StoreUnavailable | None) -> None:
-    if append.done.done():
-        return
-    if error is None:
-        append.done.set_result(None)
-    else:
-        append.done.set_exception(error)
+def _end(error: TaskConflict | StoreUnavailable | None, *writes: Append | Told) -> None:
+    for write in writes:
+        if write.done.done():
+            continue
+        if error is None:
+            write.done.set_result(None)
+        else:
+            write.done.set_exception(error)

@@ -304,6 +304,7 @@ class Live:
             listed=after.must_move,
             contested=folded.n == 0 or entry.epoch != folded.epoch,
             hints=self._hints,
+            due=folded.n + 1 if after.due else 0,
         )
 
     def _take_in(self, entry: Entry) -> None:

@@ -25,6 +25,8 @@ ASK = "ask"
 """The kind of step that only a person ends."""
 ENDS = frozenset({"done", "failed", "dropped"})
 """Records that end a step: it returned, it raised, or its branch was cancelled there."""
+EVENTS = frozenset({"status", "artifact"})
+"""Records that streams and webhooks are told of."""
 
 
 def state_name(state: int) -> str:
@@ -64,13 +66,30 @@ class Child:
     task_id: str
 
 
+Place = tuple[int, int]
+"""A record's place in a log: its entry, from 1, and its number in the entry, from 0."""
+
+
+@dataclass(slots=True)
+class Webhook:
+    """A push notification configuration: told of every event after `since`; `version` is where it was last set."""
+
+    config: bytes
+    since: Place
+    version: Place
+
+
 @dataclass(slots=True)
 class Preview:
-    """What an entry will make of a task, as far as lists must know before it is stored."""
+    """What an entry will make of a task, as far as lists must know before it is stored.
+
+    `due`: webhooks must be told of it.
+    """
 
     state: int
     status_at: int
     must_move: bool
+    due: bool
 
 
 @dataclass(slots=True)
@@ -94,7 +113,7 @@ class FoldedTask:
     emitted: dict[str, int] = field(default_factory=dict)
     question: Question | None = None
     children: dict[str, Child] = field(default_factory=dict)
-    push: dict[str, bytes] = field(default_factory=dict)
+    push: dict[str, Webhook] = field(default_factory=dict)
     cancel_by: str | None = None
     fruitless: int = 0
     waiting: set[str] = field(default_factory=set)
@@ -123,10 +142,16 @@ class FoldedTask:
         asking = self.question.step if self.question else None
         cancel = self.cancel_by is not None
         waits: dict[str, bool] = {}
+        webhooks, due = set(self.push), False
         for record in records:
+            due = due or (bool(webhooks) and record[0] in EVENTS)
             match record:
                 case ["status", at_ms, new, *_]:
                     state, at = new, at_ms
+                case ["push", config_id, _]:
+                    webhooks.add(config_id)
+                case ["unpush", config_id]:
+                    webhooks.discard(config_id)
                 case ["begun", key, kind, *_] if kind != ASK:
                     waits[key] = True
                 case ["question", _, key, *_]:
@@ -139,7 +164,7 @@ class FoldedTask:
                     waits[key] = False
                     asking = None if asking == key else asking
         waiting = len(self.waiting) + sum(now - (key in self.waiting) for key, now in waits.items())
-        return Preview(state, at, state not in TERMINAL and (asking is None or cancel or waiting > 0))
+        return Preview(state, at, state not in TERMINAL and (asking is None or cancel or waiting > 0), due)
 
     def apply(self, entry: Entry) -> None:
         """Fold the next entry in. Raises LogBroken, and changes nothing, when it does not follow this state."""
@@ -149,22 +174,22 @@ class FoldedTask:
                 "the state store lost or mixed writes. The task is stopped; compare the store with its backup."
             )
         self.n, self.nonce, self.epoch, self.at = self.n + 1, entry.nonce, entry.epoch, entry.at
-        for record in entry.records:
-            self._fold(record, entry.at)
+        for number, record in enumerate(entry.records):
+            self._fold(record, entry.at, number)
 
-    def _fold(self, record: Record, at: int) -> None:  # noqa: C901, PLR0912 -- one case per kind of record
+    def _fold(self, record: Record, at: int, number: int) -> None:  # noqa: C901, PLR0912 -- one case per kind of record
         match record:
             case ["new", meta]:
                 self.meta, self.created = meta, at
                 self.task.id, self.task.context_id = meta["task"], meta["context"]
             case ["message", message_id, digest, by, data]:
                 self._message(message_id, digest, by, data)
-            case ["status", at_ms, state, message, branch, number]:
+            case ["status", at_ms, state, message, branch, output]:
                 self._status(at_ms, state, message)
-                self._emit(branch, number)
-            case ["artifact", data, append, _, branch, number]:
+                self._emit(branch, output)
+            case ["artifact", data, append, _, branch, output]:
                 self._artifact(Artifact.FromString(data), append=append)
-                self._emit(branch, number)
+                self._emit(branch, output)
             case ["begun", key, kind, arguments, details]:
                 self.steps[key] = Step(kind, arguments, "", details)
                 if kind != ASK:
@@ -181,7 +206,9 @@ class FoldedTask:
             case ["cancel", by]:
                 self.cancel_by = by
             case ["push", config_id, data]:
-                self.push[config_id] = data
+                known = self.push.get(config_id)
+                place = (self.n, number)
+                self.push[config_id] = Webhook(data, known.since if known else place, place)
             case ["unpush", config_id]:
                 self.push.pop(config_id, None)
             case ["snapshot", data]:  # a shortcut for readers; it adds nothing to the state
@@ -253,7 +280,7 @@ class FoldedTask:
                 "emitted": self.emitted,
                 "question": [self.question.id, self.question.step, self.question.spec] if self.question else None,
                 "children": {key: [c.agent, c.task_id] for key, c in self.children.items()},
-                "push": self.push,
+                "push": {key: [w.config, w.since, w.version] for key, w in self.push.items()},
                 "cancel": self.cancel_by,
                 "fruitless": self.fruitless,
             }
@@ -280,7 +307,7 @@ class FoldedTask:
             emitted=raw["emitted"],
             question=Question(*raw["question"]) if raw["question"] else None,
             children={key: Child(*value) for key, value in raw["children"].items()},
-            push=raw["push"],
+            push={key: Webhook(data, tuple(since), tuple(at)) for key, (data, since, at) in raw["push"].items()},
             cancel_by=raw["cancel"],
             fruitless=raw["fruitless"],
             waiting={key for key, step in steps.items() if not step.end and step.kind != ASK},
@@ -296,7 +323,7 @@ class FoldedTask:
 
     def push_configs(self) -> list[TaskPushNotificationConfig]:
         """The webhook configurations, oldest first."""
-        return [TaskPushNotificationConfig.FromString(data) for data in self.push.values()]
+        return [TaskPushNotificationConfig.FromString(webhook.config) for webhook in self.push.values()]
 
 
 def status_of(at_ms: int, state: int, message: bytes) -> TaskStatus:
