@@ -2,9 +2,7 @@
 
 import asyncio
 import base64
-import contextlib
 import time
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -15,43 +13,17 @@ from sidecard.egress import DestinationRefused, Destinations
 from sidecard.errors import WebhookRejected
 from sidecard.push import MOST_RESPONSE_BYTES, Webhooks, sign, verify
 from sidecard.telemetry import continue_trace
+from tests.sidecard.receiver import receiving
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_" + base64.b64encode(b"x" * 24).decode()
 BODY = b'{"statusUpdate":{"taskId":"t"}}'
-OK = b"HTTP/1.1 204 No Content\r\n\r\n"
-
-
-@dataclass
-class Receiver:
-    """A real HTTP receiver on 127.0.0.1: keeps requests, and answers each with what is next in `answers`."""
-
-    answers: list[bytes] = field(default_factory=list)
-    requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    connections: int = 0
-    origin: str = ""
-
-    async def serve(self, reader, writer):
-        self.connections += 1
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-                pairs = (line.split(": ", 1) for line in head[1:] if line)
-                headers = {name.lower(): value for name, value in pairs}
-                body = await reader.readexactly(int(headers["content-length"]))
-                self.requests.append((head[0], headers, body))
-                writer.write(self.answers.pop(0) if self.answers else OK)
-                await writer.drain()
-        writer.close()
 
 
 @pytest.fixture
 async def receiver():
-    receiver = Receiver()
-    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
-    receiver.origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    yield receiver
-    server.close()
+    async with receiving() as receiver:
+        yield receiver
 
 
 @pytest.fixture
