@@ -1,6 +1,7 @@
 """One real system for all tests here: sentry, daprd, every app, from a copy of this project with keys of its own."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,15 @@ HERE = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def webhook_port() -> int:
+    """A free port: the orchestrator may send push notifications to http://127.0.0.1 there."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory, webhook_port: int) -> Iterator[System]:
     """The running system. Its callers include `tester`, who holds a key and every scope."""
     project = Project(HERE).copy_to(tmp_path_factory.mktemp("desk"))
     callers_file = project.root / "agents" / "callers.yaml"
@@ -28,6 +37,11 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     callers["callers"]["tester"] = {"api_key": True, "grants": scopes}
     callers["callers"]["stranger"] = {"api_key": True, "grants": scopes}
     callers_file.write_text(yaml.safe_dump(callers))
+    run_file = project.root / "dapr.yaml"
+    run = yaml.safe_load(run_file.read_text())
+    orchestrator = next(app for app in run["apps"] if app["appID"] == "orchestrator")
+    orchestrator["env"]["SIDECARD_WEBHOOKS"] = f"http://127.0.0.1:{webhook_port}"
+    run_file.write_text(yaml.safe_dump(run, sort_keys=False))
     with System(project) as running:
         yield running
 
