@@ -60,3 +60,10 @@ def test_a_caller_sees_the_skills_it_may_invoke_and_the_card_stays_whole():
     assert [skill.id for skill in own.skills] == ["buy"]
     assert list(MessageToDict(own.capabilities.extensions[0].params)["skills"]) == ["buy"]
     assert card.SerializeToString(deterministic=True) == before
+
+
+def test_push_notifications_are_offered_where_the_operator_allows_them():
+    """By default they are not."""
+    assert not describe(agent, Settings(app_id="shop")).capabilities.push_notifications
+    for allowed in ("public", "http://127.0.0.1:9000"):
+        assert describe(agent, Settings(app_id="shop", webhooks=allowed)).capabilities.push_notifications

@@ -8,17 +8,17 @@ from collections import Counter
 
 import msgpack
 import pytest
-from a2a.types import TaskState
+from a2a.types import TaskPushNotificationConfig, TaskState
 
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.loading import load
 from sidecard.tasks.state import TERMINAL, state_name
-from sidecard.testing import KEY, FakeAgents, MemoryStore, caller, ended
-from tests.sidecard.tasks.shop import Receipt, Shop, answer, idle, send
+from sidecard.testing import KEY, FakeAgents, FakeWebhooks, MemoryStore, caller, ended, message
+from tests.sidecard.tasks.shop import Receipt, Shop, answer, idle, send, until
 
 S = TaskState
-KINDS = ("look", "buy", "order", "choose", "through", "climb", "both", "nap", "talk", "cancel")
+KINDS = ("look", "buy", "order", "choose", "through", "climb", "both", "nap", "talk", "told", "cancel")
 LEGAL = {"buy": {S.TASK_STATE_COMPLETED, S.TASK_STATE_FAILED}, "cancel": {S.TASK_STATE_CANCELED}}
 FAULTS = ("dies before", "dies after", "answer lost", "nothing told", "refused")
 
@@ -79,6 +79,7 @@ class Job:
         self.shop = Shop()
         self.data: dict[str, bytes] = {}
         self.acknowledged = ""
+        self.webhooks = FakeWebhooks()
         self.agents = FakeAgents(
             {
                 "maker": [ended("t1", Receipt(said="made"))],
@@ -95,7 +96,10 @@ class Job:
             with contextlib.suppress(StoreUnavailable):
                 if not self.acknowledged:
                     data = {"what": "hat", "count": 20 if skill == "talk" else 1}
-                    self.acknowledged = await send(engine, self.shop, skill, data=data)
+                    if self.kind == "told":
+                        self.acknowledged = await self.send_with_webhook(engine)
+                    else:
+                        self.acknowledged = await send(engine, self.shop, skill, data=data)
                 async with engine.borrow(self.acknowledged) as live:
                     assert live is not None, "an acknowledged task is gone"
                     if self.kind == "cancel" and not live.ended:
@@ -109,11 +113,21 @@ class Job:
                         await answer(engine, self.shop, self.acknowledged, "red")
             await asyncio.sleep(0)
 
+    async def send_with_webhook(self, engine: Engine) -> str:
+        sent = message("", "m1", data={"what": "hat", "count": 3})
+        hook = TaskPushNotificationConfig(id="w", url="https://example.org/")
+        return await engine.create(caller(self.shop.agent), "", self.shop.skill("talk"), sent, hook)
+
     async def process(self, at: int, fault: str) -> int:
         """One process from start to its death, or to the task's end; returns how many operations it took."""
         store = FaultyStore(self.data)
         engine = Engine(
-            self.shop.agent, store, task_id_key=KEY, delegator=self.agents, scopes_of=lambda _: self.shop.agent.scopes
+            self.shop.agent,
+            store,
+            task_id_key=KEY,
+            delegator=self.agents,
+            scopes_of=lambda _: self.shop.agent.scopes,
+            sender=self.webhooks,
         )
         await engine.start()
         store.arm(at, fault)
@@ -127,6 +141,8 @@ class Job:
             driving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await driving
+            if not store.died.is_set():
+                await until(lambda: store.died.is_set() or not (engine.outbox or engine.journal.outbox.all()))
             operations = store.operations
             if not store.died.is_set():
                 await idle(engine)
@@ -151,7 +167,13 @@ class Job:
         assert [s for s in states if s in TERMINAL] == states[-1:], "one terminal state, never left"
         stamps = [r[1] for r in records(self.data, folded.task.id) if r[0] == "status"]
         assert stamps == sorted(set(stamps))
-        pages = [msgpack.unpackb(v) for k, v in self.data.items() if k.startswith("todo:0:")]
+        if self.kind == "told":
+            first = dict.fromkeys(webhook_id for _, webhook_id, _ in self.webhooks.received)
+            places = [tuple(map(int, webhook_id.split("_")[-2:])) for webhook_id in first]
+            log = records(self.data, folded.task.id)
+            assert places == sorted(places)
+            assert len(places) == sum(r[0] in ("status", "artifact") for r in log), "told of every event, in order"
+        pages = [msgpack.unpackb(v) for k, v in self.data.items() if k.startswith(("todo:0:", "outbox:0:"))]
         assert not any(pages), "an ended task is still listed"
         [(size, counts)] = [
             msgpack.unpackb(v, strict_map_key=False)

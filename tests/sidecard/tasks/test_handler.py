@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 
 import grpc.aio
 import pytest
@@ -26,6 +27,7 @@ from a2a.types.a2a_pb2_grpc import A2AServiceStub
 from a2a.utils.errors import (
     A2AError,
     InvalidParamsError,
+    PushNotificationNotSupportedError,
     TaskNotCancelableError,
     TaskNotFoundError,
     UnsupportedOperationError,
@@ -37,6 +39,7 @@ from sidecard import Agent, Task
 from sidecard.extension import URI, Sent
 from sidecard.strict_json import MAX_VALUES
 from sidecard.tasks import handler, listing
+from sidecard.tasks.handler import MOST_WEBHOOKS
 from sidecard.testing import FakeWebhooks, MemoryStore, key_of, message, served
 
 S = TaskState
@@ -112,8 +115,13 @@ def shop():
 
 
 @pytest.fixture
-async def desk(shop):
-    async with served(shop.agent, MemoryStore(), CALLERS, webhooks=FakeWebhooks()) as desk:
+def webhooks():
+    return FakeWebhooks()
+
+
+@pytest.fixture
+async def desk(shop, webhooks):
+    async with served(shop.agent, MemoryStore(), CALLERS, webhooks=webhooks) as desk:
         yield desk
 
 
@@ -597,7 +605,20 @@ async def test_webhooks_are_kept_shown_without_credentials_and_deleted(desk, bin
 
 
 @pytest.mark.parametrize(
-    "url", ["", "ftp://x/", "https://", "https:///x", "javascript:alert(1)", "http://[", "x" * 3000]
+    "url",
+    [
+        "https://10.0.0.1/",
+        "https://[::1]/",
+        "http://example.org/",
+        "https://a:b@example.org/",
+        "",
+        "ftp://x/",
+        "https://",
+        "https:///x",
+        "javascript:alert(1)",
+        "http://[",
+        "x" * 3000,
+    ],
 )
 async def test_a_webhook_needs_an_http_address(desk, binding, url):
     """Refused before anything is stored, also when it comes with a message."""
@@ -622,6 +643,71 @@ async def test_a_webhook_that_comes_with_a_message_is_kept_once(desk, binding):
     for _ in range(2):
         task = await send(client, "look", "m2", task_push_notification_config=webhook())
         assert task.status.state == S.TASK_STATE_COMPLETED
+
+
+async def test_a_webhook_that_comes_with_a_message_is_told_of_all_that_follows_it(desk, webhooks, binding):
+    """From the first event on with the first message, from its own answer on with an answer."""
+    client = desk.client(binding, "ada")
+    task = await send(client, "choose", task_push_notification_config=webhook(url="https://a.example/"))
+    later = webhook(url="https://b.example/")
+    await send(client, "choose", "m2", task_id=task.id, text="red", task_push_notification_config=later)
+    await until(lambda: not desk.engine.outbox)
+    heard = {url: [] for url in ("https://a.example/", "https://b.example/")}
+    for url, _, body in webhooks.received:
+        event = json.loads(body)
+        heard[url].append(event.get("statusUpdate", {}).get("status", {}).get("state", "artifact"))
+    answered = ["TASK_STATE_WORKING", "artifact", "TASK_STATE_COMPLETED"]
+    begun = ["TASK_STATE_SUBMITTED", "TASK_STATE_WORKING", "TASK_STATE_INPUT_REQUIRED"]
+    assert heard == {"https://a.example/": begun + answered, "https://b.example/": answered}
+
+
+async def test_only_the_owner_has_a_webhook_told_of_a_task(desk, binding):
+    """Who may answer its question may not listen to all that follows; without a webhook the answer is taken."""
+    task = await send(desk.client(binding, "ada"), "spend")
+    boss = desk.client(binding, "boss")
+    with forbidden():
+        await send(boss, "spend", "m2", task_id=task.id, text="yes", task_push_notification_config=webhook())
+    await send(boss, "spend", "m2", task_id=task.id, text="yes")
+    configs = await desk.client(binding, "ada").list_task_push_notification_configs(
+        ListTaskPushNotificationConfigsRequest(task_id=task.id)
+    )
+    assert not configs.configs
+
+
+async def test_a_task_has_so_many_webhooks_and_no_more(desk, binding):
+    """Set anew, one counts once."""
+    client = desk.client(binding, "ada")
+    task = await send(client, "choose")
+    for number in [*range(MOST_WEBHOOKS), 0]:
+        await client.create_task_push_notification_config(webhook(task.id, f"w{number}"))
+    with refused(InvalidParamsError, "at most"):
+        await client.create_task_push_notification_config(webhook(task.id))
+    with refused(InvalidParamsError, "at most"):
+        await send(client, "choose", "m2", task_id=task.id, text="red", task_push_notification_config=webhook())
+
+
+@pytest.mark.parametrize("token", ["a\nb", "whsec_c2hvcnQ="])
+async def test_a_token_that_can_not_be_used_as_it_should_is_refused(desk, binding, token):
+    """No header of the caller's own, no weak secret."""
+    wrong = webhook()
+    wrong.token = token
+    with refused(InvalidParamsError):
+        await send(desk.client(binding, "ada"), "choose", task_push_notification_config=wrong)
+
+
+async def test_without_webhooks_every_operation_on_them_says_so(shop, binding):
+    """Before anything is stored or looked up (§3.3.4)."""
+    async with served(shop.agent, MemoryStore(), CALLERS) as desk:
+        client = desk.client(binding, "ada")
+        with refused(PushNotificationNotSupportedError):
+            await send(client, "choose", "m0", task_push_notification_config=webhook())
+        assert (await client.list_tasks(ListTasksRequest())).total_size == 0
+        task = await send(client, "choose")
+        for task_id in (task.id, "x"):
+            calls = calls_on(desk, binding, "ada", task_id)
+            for name in ("create", "config", "configs", "delete"):
+                with refused(PushNotificationNotSupportedError):
+                    await calls[name]()
 
 
 # -- who sees what ---------------------------------------------------------------------------------------------------

@@ -20,7 +20,9 @@ META = {
 }
 MOVES = st.lists(
     st.tuples(
-        st.sampled_from(["begin", "ask", "end", "message", "status", "artifact", "cancel", "lease", "child", "cut"]),
+        st.sampled_from(
+            ["begin", "ask", "end", "message", "status", "artifact", "cancel", "lease", "child", "cut", "hook"]
+        ),
         st.integers(0, 30),
     ),
     max_size=40,
@@ -64,6 +66,10 @@ def entries(moves):  # noqa: C901, PLR0912 -- a branch per move
             entry.append(["cancel", "o"])
         elif move == "lease":
             entry.append(["lease", f"r{chosen}"])
+        elif move == "hook":
+            entry.append(
+                ["push", f"w{chosen % 3}", b"config %d" % number] if chosen % 4 else ["unpush", f"w{chosen % 3}"]
+            )
         elif move == "child" and waiting:
             entry.append(["child", waiting[0], "maker", f"t{number}"])
         elif move == "cut" and entry:
@@ -76,10 +82,17 @@ def entries(moves):  # noqa: C901, PLR0912 -- a branch per move
 @settings(max_examples=400, deadline=None)
 @given(MOVES)
 def test_a_preview_says_what_the_entry_will_make_of_the_task(moves):
-    """State, its time, and whether somebody must move it on: the lists are written from the preview."""
+    """State, its time, whether somebody must move it on or be told of it: the lists are written from the preview."""
     folded, restored = FoldedTask(), None
     for number, records in enumerate(entries(moves)):
         before, expected = folded.state, folded.preview(records)
+        hooks, due = set(folded.push), False
+        for record in records:
+            hooks = (
+                hooks | {record[1]} if record[0] == "push" else hooks - {record[1]} if record[0] == "unpush" else hooks
+            )
+            due |= bool(hooks) and record[0] in ("status", "artifact")
+        assert expected.due == due
         entry = Entry(folded.nonce, 1, number + 100, records)
         folded.apply(entry)
         assert expected.state == folded.state
