@@ -137,6 +137,16 @@ async def test_private_addresses_are_not_connected_to(receiver):
     assert receiver.connections == 0
 
 
+async def test_what_the_operator_no_longer_allows_is_not_sent(receiver):
+    """Whatever was allowed when the webhook was registered."""
+    port = receiver.origin.rpartition(":")[2]
+    webhooks = Webhooks(Destinations.parse(f"https://127.0.0.1:{port}"))
+    outcome = await webhooks.send(config(receiver), "msg_1", BODY)
+    await webhooks.aclose()
+    assert "operator" in outcome.problem
+    assert receiver.connections == 0
+
+
 async def test_the_environments_proxies_are_not_used(webhooks, receiver, monkeypatch):
     """Else what is checked here would be connected to by somebody else."""
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):

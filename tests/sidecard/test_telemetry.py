@@ -19,7 +19,15 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from demo.collector import Collector
-from sidecard.telemetry import TaskMetrics, Telemetry, configure, continue_trace, current_traceparent, span
+from sidecard.telemetry import (
+    TaskMetrics,
+    Telemetry,
+    WebhookMetrics,
+    configure,
+    continue_trace,
+    current_traceparent,
+    span,
+)
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -250,6 +258,19 @@ def measured(reader):
         for resource in reader.get_metrics_data().resource_metrics
         for scope in resource.scope_metrics
         for metric in scope.metrics
+    }
+
+
+def test_deliveries_are_measured():
+    """Attempts by outcome, and how long events took to be delivered."""
+    reader = InMemoryMetricReader()
+    webhooks = WebhookMetrics("flights", MeterProvider([reader], shutdown_on_exit=False).get_meter("sidecard"))
+    webhooks.delivered(0.5)
+    webhooks.failed("dead")
+    agent = ("agent", "flights")
+    assert measured(reader) == {
+        "sidecard.webhook.deliveries": {(agent, ("outcome", "delivered")): 1, (agent, ("outcome", "dead")): 1},
+        "sidecard.webhook.delay": {(agent,): (1, 0.5)},
     }
 
 

@@ -635,6 +635,7 @@ async def test_a_webhook_that_comes_with_a_message_is_kept_once(desk, binding):
     """However often the message is sent; a task that ended at once is no error."""
     client = desk.client(binding, "ada")
     task = await send(client, "choose", task_push_notification_config=webhook())
+    await until(lambda: not desk.engine.outbox)
     writes = desk.engine.store.writes
     assert await send(client, "choose", task_push_notification_config=webhook()) == task
     assert desk.engine.store.writes == writes

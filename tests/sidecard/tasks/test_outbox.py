@@ -11,6 +11,7 @@ from sidecard.egress import Destinations
 from sidecard.push import Outcome, Webhooks
 from sidecard.tasks import outbox as outbox_module
 from sidecard.tasks.cursor import Backoff, Cursor, cursor_key
+from sidecard.tasks.journal import Append, Journal, Told
 from sidecard.tasks.outbox import AT_ONCE
 from sidecard.tasks.state import Webhook
 from sidecard.testing import FakeWebhooks, MemoryStore, caller, message, started
@@ -59,6 +60,8 @@ def nothing_due(engine):
 
 
 async def delivered(engine):
+    """Return once all that the tasks do by themselves is done and told."""
+    await idle(engine)
     await until(lambda: nothing_due(engine))
     await idle(engine)
     assert not engine.outbox._turns._places
@@ -171,6 +174,63 @@ async def test_a_crash_repeats_and_loses_no_order(die_after):
     first_seen = list(dict.fromkeys((webhook_id, body) for _, webhook_id, body in webhooks.received))
     events = [short(json.loads(body)) for _, body in first_seen]
     assert events == ["SUBMITTED", "WORKING", "0 ", "1 ", "2 ", "done", "COMPLETED"]
+
+
+async def test_a_stop_stores_how_far_each_webhook_is():
+    """Also in the middle of a turn: the next process repeats nothing."""
+
+    class Blocks(FakeWebhooks):
+        async def send(self, config, webhook_id, body):
+            if len(self.received) == 2:
+                await asyncio.Event().wait()
+            return await super().send(config, webhook_id, body)
+
+    shop, store, first, second = Shop(), MemoryStore(), Blocks(), FakeWebhooks()
+    async with started(shop.agent, store, webhooks=first) as engine:
+        await begin(engine, shop, "look")
+        await until(lambda: len(first.received) == 2)
+    async with started(shop.agent, store, webhooks=second) as engine:
+        await delivered(engine)
+    assert told(first) + told(second) == ["SUBMITTED", "WORKING", "+", "COMPLETED"]
+
+
+async def test_a_task_leaves_the_outbox_only_with_what_is_being_written_told():
+    """An entry on its way, which the outbox can't know of yet, keeps it there."""
+    store = MemoryStore()
+    journal = Journal(store, "0")
+    await journal.start()
+    entries = [Append(f"log:t:{n}", b"x", "t", ("", ""), None, listed=False, contested=False, due=n) for n in (1, 2)]
+    await journal.append(entries[0])
+    stored = journal.append(entries[1])
+    await journal.told(Told("t", through=1, known=1, cursors={"push:t:w": b"1"}))
+    await stored
+    assert journal.outbox.all() == ["t"]
+    await journal.told(Told("t", through=2, known=2, cursors={"push:t:w": b"2"}))
+    assert journal.outbox.all() == []
+    assert store.data["push:t:w"] == b"2"
+    await journal.stop()
+
+
+async def test_cursors_wait_for_a_store_that_is_down():
+    """Without hurry."""
+    store = MemoryStore()
+    journal = Journal(store, "0")
+    await journal.start()
+    tries = 0
+    write = store.write
+
+    async def counting(creates, upserts):
+        nonlocal tries
+        tries += 1
+        await write(creates, upserts)
+
+    store.write, store.down = counting, True
+    told = journal.told(Told("t", through=1, known=1, cursors={"push:t:w": b"1"}))
+    await asyncio.sleep(0.1)
+    store.down = False
+    await told
+    assert tries < 6
+    await journal.stop()
 
 
 async def test_a_slow_receiver_holds_up_nobody_else():
