@@ -28,7 +28,7 @@ async def test_a_client_that_goes_away_stops_nothing(kind):
     for count in range(40):
         job, store = Job(kind), MemoryStore()
         job.data = store.data
-        async with started(job.shop.agent, store, job.agents) as engine:
+        async with started(job.shop.agent, store, job.agents, webhooks=job.webhooks) as engine:
             driving = asyncio.create_task(job.drive(engine))
             await ticks(count)
             driving.cancel()
@@ -42,6 +42,7 @@ async def test_a_client_that_goes_away_stops_nothing(kind):
             if kind != "cancel":
                 await asyncio.wait_for(job.drive(engine), 5)
                 await idle(engine)
+                await until(lambda: not engine.outbox and not engine.journal.outbox.all())
                 await job.check()
 
 
