@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from a2a.types import SendMessageRequest, TaskPushNotificationConfig
 from a2a.utils.errors import InvalidParamsError
@@ -11,9 +10,9 @@ from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sidecard.strict_json import MAX_VALUES
 from sidecard.egress import DestinationRefused
 from sidecard.push import Webhooks
+from sidecard.strict_json import MAX_VALUES
 
 MAX_ID = 256
 """Characters of the ids that callers choose."""
