@@ -20,6 +20,7 @@ from sidecard.registry import AppId, Enrolment, EnrolmentRequest
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport, OwnSidecarOnly, read_secret, sidecar_client
 from sidecard.trust import TrustStore
+from sidecard.validation import explain
 
 MAX_BODY_BYTES = 16_384
 
@@ -137,9 +138,7 @@ async def _enrolment_request(request: Request) -> EnrolmentRequest:
     try:
         enrolment = EnrolmentRequest.model_validate_json(bytes(body))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "body"
-        raise HTTPException(422, f"Not an enrolment: {where}: {first['msg']}") from None
+        raise HTTPException(422, f"Not an enrolment: {explain(error)}") from None
     caller = request.headers.get(APP_ID_HEADER, "")
     if caller != enrolment.app_id:
         raise HTTPException(403, f"An app enrols only itself: '{caller}' may not enrol '{enrolment.app_id}'.")

@@ -12,6 +12,7 @@ from a2a.auth.user import User
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sidecard.errors import ConfigurationError
+from sidecard.validation import explain
 
 APP_ID_HEADER = "dapr-caller-app-id"
 TOKEN_HEADER = "dapr-api-token"  # noqa: S105 -- a header's name
@@ -71,8 +72,6 @@ class CallersFile(BaseModel):
         try:
             return cls.model_validate(yaml.safe_load(path.read_text()))
         except ValidationError as error:
-            from sidecard.tasks.binding import explain
-
             raise ConfigurationError(f"{path} is not a list of callers: {explain(error)}") from error
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())

@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sidecard.errors import ConfigurationError
+from sidecard.validation import explain
 
 LOCAL = Path(".sidecard")
 """What `sidecard bootstrap` made, from the project's root. In containers the platform hands in the same."""
@@ -44,17 +45,17 @@ class Settings(BaseSettings):
     otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
 
     @classmethod
-    def load(cls, app_id: str) -> Self:
+    def load(cls, app_id: str, local: Path = LOCAL) -> Self:
         """Settings of one app: from the environment and, on a laptop, the tokens that `sidecard bootstrap` made.
 
-        The environment outranks the file. Raises ConfigurationError, naming the variables that are wrong.
+        The environment outranks the file. `local` is where those are of a project that is not in this folder.
+
+        Raises ConfigurationError, naming the variables that are wrong.
         """
         # Tests and the command line load settings of apps other than the one the environment names.
         try:
-            return cls(_env_file=LOCAL / "tokens" / f"{app_id}.env", APP_ID=app_id)
+            return cls(_env_file=local / "tokens" / f"{app_id}.env", APP_ID=app_id)
         except ValidationError as error:
-            from sidecard.tasks.binding import explain
-
             raise ConfigurationError(f"the environment is set up wrongly: {explain(error)}") from error
 
     @property

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from sidecard.callers import CallersFile, Grant
 from sidecard.check.finding import Finding
+from sidecard.validation import explain
 
 CARD, A2A, MCP, AGENTS = "/.well-known/agent-card.json", "/a2a", "/mcp", "/agents"
 REGISTRY = "registry"
@@ -159,10 +160,8 @@ class Estate:
         try:
             return CallersFile.model_validate(self.document(file)).callers
         except ValidationError as error:
-            where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            self.report(
-                file, f"is not a list of callers: {where}", "see the comment at its top for what may stand there"
-            )
+            problem = f"is not a list of callers: {explain(error)}"
+            self.report(file, problem, "see the comment at its top for what may stand there")
             return {}
 
     def access(self, app_id: str) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jwcrypto import jwk
 
+from sidecard.callers import CallersFile
 from sidecard.cli.project import App, Project
 from sidecard.errors import ConfigurationError
 
@@ -72,13 +72,9 @@ def _ensure_api_keys(project: Project, made: list[str]) -> dict[str, str]:
 
 
 def _callers_with_keys(path: Path) -> list[str]:
-    try:
-        callers = (yaml.safe_load(path.read_text("utf-8")) or {}).get("callers") or {}
-        return [name for name, caller in callers.items() if (caller or {}).get("api_key")]
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    except (yaml.YAMLError, AttributeError) as error:
-        raise ConfigurationError(f"{path} can't be read: {error}") from None
+    return [name for name, grant in CallersFile.read(path).callers.items() if grant.api_key]
 
 
 def _ensure_secrets(project: Project, agents: list[App], api_keys: dict[str, str], made: list[str]) -> None:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sidecard.errors import ConfigurationError
+from sidecard.validation import explain
 
 
 class App(BaseModel):
@@ -97,8 +98,10 @@ class Project:
             raise ConfigurationError(
                 f"there is no dapr.yaml in {self.root}: run this in the project's folder"
             ) from None
-        except (yaml.YAMLError, ValidationError) as error:
+        except yaml.YAMLError as error:
             raise ConfigurationError(f"{path} can't be read: {error}") from None
+        except ValidationError as error:
+            raise ConfigurationError(f"{path} can't be read: {explain(error)}") from None
 
     @property
     def apps(self) -> list[App]:

@@ -34,13 +34,12 @@ def through_desk(project: Project, agent: str) -> Way:
     DAPR_HTTP_PORT and DAPR_API_TOKEN, where set, win over dapr.yaml and `.sidecard/tokens/desk.env`.
 
     Raises:
-        ConfigurationError: there is no such agent, or no token or trust file yet.
+        ConfigurationError: there is no such agent, no token or trust file yet, or a variable is wrong.
     """
     agent_of(project, agent)
-    tokens = project.local / "tokens" / f"{DESK}.env"
-    settings = Settings(_env_file=tokens, APP_ID=DESK)
+    settings = Settings.load(DESK, project.local)
     if not settings.dapr_api_token.get_secret_value():
-        raise ConfigurationError(f"There is no token of {DESK} in {tokens}: run `make up`, which makes one.")
+        raise ConfigurationError(f"There is no token of {DESK} in {project.local}: run `make up`, which makes one.")
     if "dapr_http_port" not in settings.model_fields_set:
         settings.dapr_http_port = project.app(DESK).dapr_http_port
     return Way(agent, f"http://{agent}", _DeskTransport(settings), pinned_keys(project))

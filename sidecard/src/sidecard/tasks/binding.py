@@ -73,7 +73,7 @@ def _holds(annotation: object, wanted: object) -> bool:
 
 
 def validate(skill: Skill, offered: dict[str, Any]) -> BaseModel:
-    """The skill's input. Raises pydantic.ValidationError, to be sorted by `missing` and `explain`."""
+    """The skill's input. Raises pydantic.ValidationError, to be sorted by `missing`."""
     model: type[BaseModel] = skill.input
     return model.model_validate(offered)
 
@@ -84,12 +84,6 @@ def missing(error: ValidationError) -> list[str]:
     if any(detail["type"] != "missing" for detail in details):
         return []
     return [".".join(map(str, detail["loc"])) for detail in details]
-
-
-def explain(error: ValidationError) -> str:
-    """What is wrong with each field, in one line, without the value (it may be private)."""
-    details = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, d['loc'])) or 'input'}: {d['msg']}" for d in details[:10])
 
 
 def parts_of(value: object) -> list[Part]:

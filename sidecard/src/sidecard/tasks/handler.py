@@ -52,6 +52,7 @@ from sidecard.tasks.engine import DifferentMessage, Engine
 from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.live import Event, Live, TaskEnded
 from sidecard.tasks.state import ASK, FoldedTask, state_name
+from sidecard.validation import explain
 
 log = logging.getLogger("sidecard.tasks")
 
@@ -148,7 +149,7 @@ class DurableRequestHandler(RequestHandler):
         try:
             return Sent.of(params)
         except ValidationError as error:
-            raise InvalidParamsError(f"metadata under {URI} is malformed: {binding.explain(error)}") from None
+            raise InvalidParamsError(f"metadata under {URI} is malformed: {explain(error)}") from None
 
     def _skill(self, engine: Engine, caller: Caller, sent: Sent, message: Message) -> Skill:
         """The skill that is meant: named, or the only one, or the only one whose input fits."""

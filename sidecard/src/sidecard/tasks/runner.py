@@ -17,6 +17,7 @@ from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.run import Run, StepMismatch
 from sidecard.tasks.watch import Watches
 from sidecard.telemetry import continue_trace, span
+from sidecard.validation import explain
 
 log = logging.getLogger("sidecard.tasks")
 
@@ -106,7 +107,7 @@ async def _bind(task: Task, skill: Skill, message: Message) -> object:
         except ValidationError as error:
             names = binding.missing(error)
             if not names:
-                task.reject(f"{skill.id} can't take this: {binding.explain(error)}")
+                task.reject(f"{skill.id} can't take this: {explain(error)}")
             answer = await task.ask(f"{skill.id} also needs: {', '.join(names)}")
             offered |= {**binding.raw_input(skill, answer.message)}
             if len(names) == 1 and names[0] not in offered and answer.text:

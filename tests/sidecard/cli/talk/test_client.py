@@ -207,3 +207,10 @@ def test_what_is_missing_in_the_project_is_named(project):
     (project.local / "tokens" / "desk.env").unlink()
     with pytest.raises(ConfigurationError, match="no token"):
         AgentClient.through_desk(project, "shop")
+
+
+def test_a_wrong_variable_is_named_without_a_traceback(project, monkeypatch):
+    """DAPR_HTTP_PORT outranks dapr.yaml, so it is the one to mend."""
+    monkeypatch.setenv("DAPR_HTTP_PORT", "eighty")
+    with pytest.raises(ConfigurationError, match="environment is set up wrongly: DAPR_HTTP_PORT"):
+        AgentClient.through_desk(project, "shop")
