@@ -23,7 +23,7 @@ import sidecard.app
 from sidecard import Agent, Task, create_app, serve
 from sidecard.callers import KEY_HEADER
 from sidecard.card import fetch_card
-from sidecard.refusals import UNAVAILABLE_CODE, Unavailable
+from sidecard.refusals import JSON_RPC_CODES, Unavailable
 from sidecard.settings import Settings
 from sidecard.signature import digest
 from sidecard.telemetry import Telemetry
@@ -163,7 +163,7 @@ async def test_it_is_ready_once_sidecar_and_store_answer(project, store, listen,
         await until(lambda: "waits for its state store: the store is down" in caplog.text)
         card = await fetch_card(http, "http://shop", TrustStore.parse(TRUST), agent="shop")
         answer = await http.post("/a2a", json=SEND, headers=adas())
-        assert answer.json()["error"]["code"] == UNAVAILABLE_CODE
+        assert answer.json()["error"]["code"] == JSON_RPC_CODES[Unavailable]
         assert (await http.get("/readyz")).status_code == 503
         store.down = False
         await until(lambda: service.ready)

@@ -25,8 +25,9 @@ from a2a.utils.errors import A2AError, TaskNotCancelableError, TaskNotFoundError
 from google.protobuf.json_format import ParseError
 
 from sidecard.card import CardCache, fetch_card, reached_at
+from sidecard.error_answers import refusal_of, words_of
 from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
-from sidecard.refusals import UNAVAILABLE_CODE
+from sidecard.refusals import Unavailable
 from sidecard.registry import Registry
 from sidecard.tasks.state import INTERRUPTED, TERMINAL
 from sidecard.trust import TrustStore
@@ -180,7 +181,7 @@ def _may_pass(error: Exception) -> bool:
         return cause.response.status_code >= 500 or cause.response.status_code == 429  # noqa: PLR2004
     if isinstance(cause, httpx.HTTPError):
         return True
-    return isinstance(error, A2AClientError) and f"Error {UNAVAILABLE_CODE}" in error.message
+    return isinstance(error, A2AClientError) and isinstance(refusal_of(error), Unavailable)
 
 
 def _words(error: Exception) -> str:
@@ -188,15 +189,5 @@ def _words(error: Exception) -> str:
     if isinstance(error, ParseError):
         return f"what it answers is not A2A 1.0 ({str(error)[:200]})"
     answer = next((e.response for e in (error, error.__cause__) if isinstance(e, httpx.HTTPStatusError)), None)
-    words = f"HTTP {answer.status_code}: {_said(answer)}" if answer else str(error)
+    words = f"HTTP {answer.status_code}: {words_of(answer)}" if answer else str(error)
     return (words or type(error).__name__).replace("\n", " ")[:300]
-
-
-def _said(answer: httpx.Response) -> str:
-    """The message of a JSON-RPC error, or of Dapr's own; else the body."""
-    try:
-        content = answer.json()
-        error = content.get("error")
-        return str(error["message"] if isinstance(error, dict) else content["message"])
-    except (ValueError, AttributeError, KeyError):
-        return answer.text or answer.reason_phrase

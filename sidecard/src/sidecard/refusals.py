@@ -64,7 +64,6 @@ JSON_RPC_CODES: dict[type[A2AError], int] = {
     PayloadTooLarge: -31413,
     Unavailable: -31503,
 }
-UNAVAILABLE_CODE = JSON_RPC_CODES[Unavailable]
 
 _MAPPINGS: dict[type[A2AError], ErrorMapping] = {
     Unauthenticated: ErrorMapping(401, "UNAUTHENTICATED", "UNAUTHENTICATED"),

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from sidecard.error_answers import words_of
 from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
 
 log = logging.getLogger("sidecard")
@@ -79,7 +80,7 @@ class Registry:
         """
         response = await self._request("PUT", self._url, json={"app_id": app_id, "kind": kind, "url": url})
         if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
-            raise CardRejected(f"The registry does not list '{app_id}': {_reason(response)}")
+            raise CardRejected(f"The registry does not list '{app_id}': {words_of(response)}")
         return _read(_ENROLMENT, response)
 
     async def agents(self) -> list[Enrolment]:
@@ -125,20 +126,10 @@ async def keep_enrolled(registry: Registry, app_id: str, url: str, kind: Kind = 
 
 def _read(shape: TypeAdapter[_Shape], response: httpx.Response) -> _Shape:
     if response.status_code == httpx.codes.FORBIDDEN:
-        raise AccessDenied(f"The registry refuses this caller; let it in, in its access rules: {_reason(response)}")
+        raise AccessDenied(f"The registry refuses this caller; let it in, in its access rules: {words_of(response)}")
     if not response.is_success:
-        raise AgentUnavailable(f"The registry answers HTTP {response.status_code}: {_reason(response)}")
+        raise AgentUnavailable(f"The registry answers HTTP {response.status_code}: {words_of(response)}")
     try:
         return shape.validate_json(response.content)
     except ValidationError as error:
         raise AgentUnavailable("The registry answers something else than enrolments: check its address.") from error
-
-
-def _reason(response: httpx.Response) -> str:
-    """The registry's own words, or Dapr's, in one line."""
-    try:
-        content = response.json()
-        words = content.get("error") or content.get("message")
-    except (ValueError, AttributeError):
-        words = None
-    return str(words or response.text or "no reason given").replace("\n", " ")[:500]

@@ -7,12 +7,9 @@ async with AgentClient.through_desk(Project(), "orchestrator") as desk:
 
 import asyncio
 import contextlib
-import json
-import re
 import time
-import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from typing import Self, TypedDict, Unpack
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Self, Unpack
 
 import httpx
 from a2a.client import Client, ClientConfig, ClientFactory
@@ -23,8 +20,6 @@ from a2a.types import (
     GetTaskRequest,
     ListTasksRequest,
     ListTasksResponse,
-    Message,
-    Role,
     SendMessageRequest,
     StreamResponse,
     SubscribeToTaskRequest,
@@ -32,15 +27,14 @@ from a2a.types import (
 )
 from a2a.utils.errors import A2AError, TaskNotFoundError, UnsupportedOperationError
 
-from sidecard.agent import File
 from sidecard.card import fetch_card, reached_at
 from sidecard.cli import way
 from sidecard.cli.events import fold, is_last, task_id_of
+from sidecard.cli.message import Content, compose
 from sidecard.cli.project import Project
+from sidecard.error_answers import refusal_of
 from sidecard.errors import AgentUnavailable, ConfigurationError, SidecardError
-from sidecard.extension import Asked, Sent
-from sidecard.refusals import JSON_RPC_CODES, Unavailable
-from sidecard.tasks.binding import parts_of
+from sidecard.refusals import Unavailable
 from sidecard.telemetry import Telemetry
 from sidecard.trust import VerifiedCard
 
@@ -48,26 +42,6 @@ PATIENCE = 30.0
 """Seconds without any sign of an agent before a stream is given up."""
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0)
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)  # a silent stream still has a ping every 15 s
-_REFUSALS = {code: error for error, code in JSON_RPC_CODES.items()}
-_RPC_ERROR = re.compile(r"JSON-RPC Error (-?\d+): (.*)", re.DOTALL)
-
-
-class Content(TypedDict, total=False):
-    """What a message may hold and say beside its text."""
-
-    data: object
-    """Anything that is JSON; for this project's skills an object with the fields of their input."""
-    files: Sequence[File | tuple[str, str, bytes]]
-    """Files, or (name, media type, bytes) each."""
-    skill: str
-    """Id of the skill that is meant, where the agent has several that fit."""
-    answers: Task | None
-    """A task whose open question this answers; refused when another question is open by then."""
-    task_id: str
-    """A task that this is said to, whatever it asks."""
-    context_id: str
-    message_id: str
-    """Repeating a message under the same id starts nothing twice. Default: a new one."""
 
 
 class AgentClient:
@@ -254,37 +228,11 @@ class AgentClient:
         try:
             yield
         except A2AClientError as error:
-            raise _refusal(error) or _failure(error, self.agent) from error
+            raise refusal_of(error) or _failure(error, self.agent) from error
         except httpx.HTTPError as error:
             raise AgentUnavailable(
                 f"The connection to {self.agent} broke ({str(error) or type(error).__name__}): try again."
             ) from error
-
-
-def compose(
-    text: str = "",
-    *,
-    data: object = None,
-    files: Sequence[File | tuple[str, str, bytes]] = (),
-    skill: str = "",
-    answers: Task | None = None,
-    task_id: str = "",
-    context_id: str = "",
-    message_id: str = "",
-) -> Message:
-    """A user's message; see `Content` for what the arguments mean."""
-    attached = [f if isinstance(f, File) else File(name=f[0], media_type=f[1], content=f[2]) for f in files]
-    values = [*([text] if text else []), *([data] if data is not None else []), *attached]
-    message = Message(
-        role=Role.ROLE_USER,
-        message_id=message_id or uuid.uuid4().hex,
-        task_id=answers.id if answers else task_id,
-        context_id=context_id,
-        parts=[part for value in values for part in parts_of(value)],
-    )
-    asked = Asked.of(answers.status.message) if answers else None
-    sent = Sent(skill=skill, question=asked.question if asked else "")
-    return sent.attach(message) if sent != Sent() else message
 
 
 def _failure(error: A2AClientError, agent: str) -> SidecardError:
@@ -295,19 +243,3 @@ def _failure(error: A2AClientError, agent: str) -> SidecardError:
         return ConfigurationError(f"{agent} answers HTTP {status}: check that what runs there is an agent of A2A 1.0.")
     reason = (error.message or type(error).__name__).replace("\n", " ")[:300]
     return AgentUnavailable(f"{agent} does not answer as it should ({reason}): try again, then see its log.")
-
-
-def _refusal(error: A2AClientError) -> A2AError | None:
-    """The agent's own refusal inside of an error that the SDK's client did not recognise."""
-    if isinstance(error.__cause__, httpx.HTTPStatusError):
-        try:
-            told = json.loads(error.__cause__.response.content)["error"]
-            code, reason = told["code"], str(told["message"])
-        except (ValueError, TypeError, LookupError, httpx.StreamError):
-            return None
-    elif found := _RPC_ERROR.fullmatch(error.message):
-        code, reason = int(found[1]), found[2]
-    else:
-        return None
-    kind = _REFUSALS.get(code)
-    return kind(reason) if kind else None

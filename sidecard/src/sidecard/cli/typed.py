@@ -4,7 +4,7 @@ import json
 import mimetypes
 from pathlib import Path
 
-from sidecard.cli.client import Content
+from sidecard.cli.message import Content
 from sidecard.errors import ConfigurationError
 
 

@@ -1,0 +1,56 @@
+"""What others' error answers say, and which of them are refusals of ours."""
+
+import httpx
+import pytest
+from a2a.client.errors import A2AClientError
+
+from sidecard.error_answers import MOST_CHARACTERS, refusal_of, words_of
+from sidecard.refusals import Forbidden, Unavailable
+
+
+def behind(answer):
+    """The SDK's error for an HTTP error."""
+    error = A2AClientError("HTTP Error")
+    error.__cause__ = httpx.HTTPStatusError("", request=httpx.Request("POST", "http://shop/a2a"), response=answer)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (httpx.Response(403, json={"error": {"code": -31403, "message": "no\nright"}}), "no right"),
+        (httpx.Response(422, json={"error": "not signed"}), "not signed"),
+        (httpx.Response(500, json={"errorCode": "ERR_DIRECT_INVOKE", "message": "no such app"}), "no such app"),
+        (httpx.Response(500, json={"error": {"code": 1}}), '{"error":{"code":1}}'),
+        (httpx.Response(500, json=["x"]), '["x"]'),
+        (httpx.Response(500, text="<html>"), "<html>"),
+        (httpx.Response(502), "Bad Gateway"),
+    ],
+)
+def test_an_error_is_told_in_the_other_sides_words(answer, words):
+    """Whoever of agent, app and sidecar said it, in a line."""
+    assert words_of(answer) == words
+
+
+def test_a_long_error_is_cut():
+    """It goes into logs and messages."""
+    assert len(words_of(httpx.Response(500, text="x" * 10_000))) == MOST_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (A2AClientError("JSON-RPC Error -31503: it\nstarts"), Unavailable),
+        (behind(httpx.Response(403, json={"error": {"code": -31403, "message": "no right"}})), Forbidden),
+        (A2AClientError("JSON-RPC Error -32603: oh"), None),
+        (A2AClientError("SSE stream error: x"), None),
+        (behind(httpx.Response(403, json={"errorCode": "X", "message": "denied"})), None),
+        (behind(httpx.Response(502, text="<html>")), None),
+        (behind(httpx.Response(502, json=[1])), None),
+    ],
+)
+def test_our_refusals_are_told_from_other_errors(error, kind):
+    """In a stream or in an answer of its own; anything else is no refusal."""
+    found = refusal_of(error)
+    assert type(found) is (kind or type(None))
+    assert found is None or found.message in {"it\nstarts", "no right"}
