@@ -1,13 +1,12 @@
-"""A claim's line items, from JSON or CSV text. Pure: every fault is reported with its line."""
+"""A claim's line items, and how they are read from CSV. Pure: every fault is reported with its line."""
 
 import csv
 import io
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
-from typing import Final, Literal, Protocol, get_args
+from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
@@ -117,25 +116,6 @@ def parse_csv(content: bytes | str) -> Claim:
         return Claim(errors=[f"Line {reader.line_num}: not readable as CSV ({broken}). Check its quotes."])
 
 
-def parse_json(content: bytes | str) -> Claim:
-    """A claim from JSON: a list of items, an object with the list under "items", or one item, at most 500."""
-    text = _text(content)
-    if isinstance(text, Claim):
-        return text
-    try:
-        data = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as broken:
-        reason = "it is nested too deeply" if isinstance(broken, RecursionError) else str(broken)
-        return Claim(errors=[f"Not readable as JSON: {reason}."])
-    if isinstance(data, dict):
-        data = next((data[key] for key in ("items", "line_items") if key in data), [data])
-    if not isinstance(data, list):
-        return Claim(errors=['Not a list of items: give [{"vendor": …, "amount": …, "currency": …}, …].'])
-    if len(data) > MAX_ROWS:
-        return Claim(errors=[f"{len(data):,} items; a claim has at most {MAX_ROWS}. Split it."])
-    return _collect((f"Item {number}", one) for number, one in enumerate(data, start=1))
-
-
 def _text(content: bytes | str) -> str | Claim:
     """The text, or a claim that says why there is none."""
     if len(content) > MAX_BYTES:
@@ -151,6 +131,10 @@ def _text(content: bytes | str) -> str | Claim:
     )
 
 
+_Row: TypeAlias = dict[str, str] | str
+"""Cells by field, or what is wrong with the line."""
+
+
 class _Lines(Protocol):
     """A csv.reader, whose own type is private."""
 
@@ -162,7 +146,7 @@ class _Lines(Protocol):
 def _rows(reader: _Lines) -> Claim:
     """The items of a CSV reader, by the names in its first line that is not empty."""
     header: list[str | None] = []
-    rows: list[tuple[str, object]] = []
+    rows: list[tuple[str, _Row]] = []
     for cells in reader:
         if not any(cell.strip() for cell in cells):
             continue
@@ -178,28 +162,28 @@ def _rows(reader: _Lines) -> Claim:
         if len(rows) == MAX_ROWS:
             return Claim(errors=[f"More than {MAX_ROWS} items; split the claim."])
         if len(cells) > len(header):
-            named: object = f"{len(cells)} cells where the header has {len(header)}: quote texts that have separators."
+            row: _Row = f"{len(cells)} cells where the header has {len(header)}: quote texts that have separators."
         else:
-            named = {name: cell.strip() for name, cell in zip(header, cells, strict=False) if name and cell.strip()}
-        rows.append((f"Line {reader.line_num}", named))
+            row = {name: cell.strip() for name, cell in zip(header, cells, strict=False) if name and cell.strip()}
+        rows.append((f"Line {reader.line_num}", row))
     return _collect(rows) if rows else Claim(errors=["There is a header but no item below it."])
 
 
 _HEADER_HINT = "The header is, for example: date,vendor,category,amount,currency,description,receipt."
 
 
-def _collect(rows: Iterable[tuple[str, object]]) -> Claim:
-    """The items of named rows; a row that is no mapping is an error, and a text its reason."""
+def _collect(rows: Iterable[tuple[str, _Row]]) -> Claim:
+    """The items of rows, each with where it stands."""
     claim, faults = Claim(), 0
     for where, row in rows:
         reasons: list[str] = []
-        if isinstance(row, Mapping):
+        if isinstance(row, str):
+            reasons = [row]
+        else:
             try:
-                claim.items.append(LineItem.model_validate({_COLUMNS.get(str(key), str(key)): row[key] for key in row}))
+                claim.items.append(LineItem.model_validate(row))
             except ValidationError as invalid:
                 reasons = [_reason(error) for error in invalid.errors()]
-        else:
-            reasons = [row if isinstance(row, str) and where.startswith("Line") else "is not an object with fields."]
         for reason in reasons:
             faults += 1
             if faults <= MAX_ERRORS:
@@ -216,7 +200,3 @@ def _reason(error: ErrorDetails) -> str:
     if isinstance(cause, AmountRejected):
         return f"{name}: {cause}"
     return f"{name} is missing." if error["type"] == "missing" else f"{name}: {error['msg']}."
-
-
-def _no_constant(name: str) -> Decimal:
-    raise ValueError(f"{name} is not a number")

@@ -1,7 +1,6 @@
 """The own Dapr sidecar, as an app meets it: the way to other apps and to secrets, and who may come in through it."""
 
 import hmac
-from collections.abc import Collection
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +14,8 @@ from sidecard.callers import TOKEN_HEADER, claims
 from sidecard.errors import ConfigurationError, StoreUnavailable
 from sidecard.settings import Settings
 
+SECRET_STORE = "secrets"  # noqa: S105 -- a component's name
+"""The Dapr component that holds them."""
 PROBES = frozenset({"/healthz", "/readyz"})
 """What anybody may ask of an app: whether it lives, and whether it is ready."""
 
@@ -61,16 +62,16 @@ def sidecar_client(settings: Settings, transport: httpx.AsyncBaseTransport | Non
     )
 
 
-async def read_secret(sidecar: httpx.AsyncClient, name: str, key: str, *, store: str = "secrets") -> str:
+async def read_secret(sidecar: httpx.AsyncClient, name: str, key: str) -> str:
     """One value of a secret, from the sidecar's secret store. `sidecar` is a `sidecar_client`.
 
     Raises:
         StoreUnavailable: the sidecar can't be reached or its store fails now.
         ConfigurationError: the secret isn't there, or this app's Configuration does not let it read it.
     """
-    where = f"secret '{name}' ({key}) of component '{store}'"
+    where = f"secret '{name}' ({key}) of component '{SECRET_STORE}'"
     try:
-        response = await sidecar.get(f"/secrets/{store}/{name}")
+        response = await sidecar.get(f"/secrets/{SECRET_STORE}/{name}")
     except httpx.HTTPError as error:
         raise StoreUnavailable(f"The {where} can't be read: the own sidecar does not answer; start it.") from error
     if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND}:
@@ -103,10 +104,10 @@ def through_own_sidecar(headers: Headers, app_api_token: SecretStr) -> bool:
 
 
 class OwnSidecarOnly:
-    """ASGI middleware: every path but the public ones answers only the own sidecar, others get 401."""
+    """ASGI middleware: every path but the probes answers only the own sidecar, others get 401."""
 
-    def __init__(self, app: ASGIApp, app_api_token: SecretStr, public: Collection[str] = PROBES) -> None:
-        self._app, self._token, self._public = app, app_api_token, frozenset(public)
+    def __init__(self, app: ASGIApp, app_api_token: SecretStr) -> None:
+        self._app, self._token = app, app_api_token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it before its body is read."""
@@ -119,5 +120,5 @@ class OwnSidecarOnly:
             await send({"type": "websocket.close", "code": 1008})
 
     def _is_open(self, scope: Scope) -> bool:
-        public = scope["path"] in self._public and scope["method"] in {"GET", "HEAD"}
-        return public or through_own_sidecar(Headers(scope=scope), self._token)
+        probe = scope["path"] in PROBES and scope["method"] in {"GET", "HEAD"}
+        return probe or through_own_sidecar(Headers(scope=scope), self._token)

@@ -97,13 +97,6 @@ class Telemetry:
         chosen = filters.negate(filters.health_check())
         return [aio_server_interceptor(tracer_provider=self.tracer_provider, filter_=chosen)]  # type: ignore[no-untyped-call]
 
-    def flush(self) -> None:
-        """Export what is waiting. Blocks, up to 10 s when nobody answers at the endpoint."""
-        if self.tracer_provider:
-            self.tracer_provider.force_flush()
-        if self.meter_provider:
-            self.meter_provider.force_flush()
-
     def shutdown(self, seconds: float = 3.0) -> None:
         """Export what is waiting, then stop; gives up after `seconds`, so that a dead endpoint holds up no exit.
 

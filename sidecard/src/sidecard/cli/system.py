@@ -203,11 +203,6 @@ class System:
         unhealthy = {app.app_id for app in self._unhealthy(self.project.apps)}
         return {app.app_id: app.app_id not in unhealthy for app in self.project.apps}
 
-    def log(self, app_id: str, kind: str = "app", lines: int = 20) -> str:
-        """The last lines of an app's newest log, or of its sidecar's (`kind` "daprd")."""
-        path = self.project.newest_log(app_id, kind)
-        return _tail(path, lines) if path else ""
-
     def _stop(self) -> int:
         found = self._processes()
         for process in found:  # the CLI must not start the next app while this one is being stopped
