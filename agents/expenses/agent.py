@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.compliance.agent import Approval
 from agents.compliance.rules import Spend, SpendVendor
 from agents.expenses.claim import LineItem, parse_csv
-from agents.expenses.policy import Finding, VendorStatus, assess
+from agents.expenses.policy import Finding, assess
 from agents.expenses.vendor_lookup import Vendor, look_up, register_client
 from sidecard import Agent, DelegationFailed, File, Task
 from sidecard.settings import Settings
@@ -57,20 +57,17 @@ async def validate_expense(claim: ExpenseClaim, task: Task) -> Decision:
     reviewed by compliance, which may have a person decide.
     """
     items = claim.items or _items(claim.report, task)
-    vendors: dict[str, VendorStatus] = {}
-    notes: dict[str, str] = {}
-    for name in dict.fromkeys(item.vendor for item in items):
-        found = await task.step("look up vendor", _look_up, name)
-        vendors[name] = found.status if found else "unknown"
-        notes[name] = found.risk_note if found else ""
-    assessment = assess(items, today=(await task.now()).date(), vendors=vendors)
+    names = dict.fromkeys(item.vendor for item in items)
+    vendors = {name: await task.step("look up vendor", _look_up, name) for name in names}
+    statuses = {name: vendor.status for name, vendor in vendors.items()}
+    assessment = assess(items, today=(await task.now()).date(), vendors=statuses)
     if assessment.proposal == "reject":
         task.reject(assessment.summary)
     approval = Approval(approved_by="policy", reason=assessment.summary)
     if assessment.must_ask_compliance:
         spend = Spend(
             total_eur=assessment.total_eur,
-            vendors=[SpendVendor(name=n, status=status, risk_note=notes[n]) for n, status in vendors.items()],
+            vendors=[SpendVendor(name=n, status=v.status, risk_note=v.risk_note) for n, v in vendors.items()],
             purpose=claim.purpose,
             exceptions=[finding.message for finding in assessment.findings],
         )
@@ -95,7 +92,7 @@ def _items(report: File | None, task: Task) -> list[LineItem]:
     return read.items
 
 
-async def _look_up(name: str) -> Vendor | None:
+async def _look_up(name: str) -> Vendor:
     settings = Settings.load(agent.name)
     async with register_client(settings.dapr_http_port, settings.dapr_api_token.get_secret_value()) as client:
         return await look_up(name, client=client)

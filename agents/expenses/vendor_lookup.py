@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal
 
 import httpx2
 from mcp import Client, MCPError
@@ -11,19 +10,17 @@ from mcp.types import CallToolResult, TextContent
 from opentelemetry.propagate import inject
 from pydantic import BaseModel, ValidationError
 
+from agents.expenses.policy import VendorStatus
 from sidecard.errors import AgentUnavailable
 
 TIMEOUT_SECONDS = 10.0
 
 
 class Vendor(BaseModel):
-    """What the register says of a vendor. Fields it may add later are ignored."""
+    """What the register says of a name, as far as a claim's review needs it."""
 
-    id: str
     name: str
-    country: str | None = None
-    category: str | None = None
-    status: Literal["approved", "blocked"]
+    status: VendorStatus
     risk_note: str = ""
 
 
@@ -42,10 +39,10 @@ async def register_client(
         yield client
 
 
-async def look_up(name: str, *, client: httpx2.AsyncClient) -> Vendor | None:
-    """The vendor of that name, or None if the register does not list it. `client`: see `register_client`.
+async def look_up(name: str, *, client: httpx2.AsyncClient) -> Vendor:
+    """The vendor of that name; one that the register does not list is of status unknown.
 
-    Safe to repeat: it only reads.
+    `client` is a `register_client`. Safe to repeat: it only reads.
 
     Raises:
         AgentUnavailable: The sidecar or the register does not answer, refuses, or answers something else than a vendor.
@@ -64,16 +61,11 @@ async def look_up(name: str, *, client: httpx2.AsyncClient) -> Vendor | None:
     if result.is_error:
         raise AgentUnavailable(f"The vendor register could not look up “{name[:60]}”: {_text(result)}")
     try:
-        found = _Answer.model_validate(result.structured_content)
-        return None if found.status == "unknown" else Vendor.model_validate(result.structured_content)
+        return Vendor.model_validate(result.structured_content)
     except ValidationError as invalid:
         raise AgentUnavailable(
             "The vendor register's answer is no vendor: is its version older than ours?"
         ) from invalid
-
-
-class _Answer(BaseModel):
-    status: Literal["approved", "blocked", "unknown"]
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

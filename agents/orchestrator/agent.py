@@ -7,7 +7,7 @@ from agents.expenses.claim import LineItem
 from agents.flights.models import FlightOffers, FlightOrder, FlightQuery, Offer, Ticket
 from agents.money import to_eur
 from agents.orchestrator.models import Leg, Receipt, TripPlan, TripRequest
-from agents.orchestrator.plan import plan
+from agents.orchestrator.plan import EXAMPLE, plan
 from sidecard import Agent, DelegationFailed, Task
 
 MOST_QUESTIONS = 12
@@ -24,10 +24,7 @@ agent = Agent(
     scope="trips:plan",
     idempotent=False,
     tags=["travel", "expenses", "planning"],
-    examples=[
-        "Book me a flight from London to Lisbon on 3 March for Ada Lovelace and file the 180 EUR hotel receipt from "
-        "Hotel Avenida, my budget is 900 EUR"
-    ],
+    examples=[EXAMPLE],
 )
 async def plan_trip(request: TripRequest, task: Task) -> None:
     """Plan a trip and carry it out: book its flights, file its receipts, stay within its budget.

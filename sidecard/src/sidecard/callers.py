@@ -22,10 +22,21 @@ _CLAIMS = frozenset({APP_ID_HEADER, TOKEN_HEADER, KEY_HEADER})
 
 
 def claims(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """What the headers of a request (names in lower case) say of its caller: nothing at all, when one comes twice."""
+    """What the headers of a request (names in lower case) say of its caller: nothing at all, when one comes twice.
+
+    daprd 1.18 puts the true app-id beside those that a caller made up, in any order.
+    """
     said = [(name, value) for name, value in headers if name in _CLAIMS]
     unique = dict(said)
     return unique if len(unique) == len(said) else {}
+
+
+def came_through_sidecar(said: Mapping[str, str], app_token: str) -> bool:
+    """Whether a request with these `claims` came through the own sidecar: only it knows the app's token.
+
+    Only then does `dapr-caller-app-id` say who calls. False when no token is configured.
+    """
+    return bool(app_token) and hmac.compare_digest(said.get(TOKEN_HEADER, "").encode(), app_token.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +104,7 @@ class Callers:
 
         The app-id header is believed only together with the app API token, which only the own sidecar knows.
         """
-        token = headers.get(TOKEN_HEADER, "")
-        if token and self._app_token and hmac.compare_digest(token.encode(), self._app_token.encode()):
+        if came_through_sidecar(headers, self._app_token):
             name = headers.get(APP_ID_HEADER, "")
             return self._caller(name) if name in self._grants and self._grants[name].sidecar else None
         key = headers.get(KEY_HEADER, "")

@@ -1,6 +1,5 @@
 """The own Dapr sidecar, as an app meets it: the way to other apps and to secrets, and who may come in through it."""
 
-import hmac
 from typing import Any
 from urllib.parse import quote
 
@@ -10,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sidecard.callers import TOKEN_HEADER, claims
+from sidecard.callers import TOKEN_HEADER, came_through_sidecar, claims
 from sidecard.errors import ConfigurationError, StoreUnavailable
 from sidecard.settings import Settings
 
@@ -92,22 +91,11 @@ async def read_secret(sidecar: httpx.AsyncClient, name: str, key: str) -> str:
     return value
 
 
-def through_own_sidecar(headers: Headers, app_api_token: SecretStr) -> bool:
-    """Whether a request came through the own sidecar: only it knows the app's token. False when none is configured.
-
-    Only then does `dapr-caller-app-id` say who calls. daprd 1.18 puts the true one beside those that a caller made up,
-    in any order, so a request with several counts as nobody's.
-    """
-    expected = app_api_token.get_secret_value().encode()
-    said = claims(headers.items())
-    return bool(expected) and hmac.compare_digest(said.get(TOKEN_HEADER, "").encode(), expected)
-
-
 class OwnSidecarOnly:
     """ASGI middleware: every path but the probes answers only the own sidecar, others get 401."""
 
     def __init__(self, app: ASGIApp, app_api_token: SecretStr) -> None:
-        self._app, self._token = app, app_api_token
+        self._app, self._token = app, app_api_token.get_secret_value()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it before its body is read."""
@@ -121,4 +109,4 @@ class OwnSidecarOnly:
 
     def _is_open(self, scope: Scope) -> bool:
         probe = scope["path"] in PROBES and scope["method"] in {"GET", "HEAD"}
-        return probe or through_own_sidecar(Headers(scope=scope), self._token)
+        return probe or came_through_sidecar(claims(Headers(scope=scope).items()), self._token)

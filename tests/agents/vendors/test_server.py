@@ -59,11 +59,11 @@ async def test_the_tool_is_listed_and_called(mode):
 
 
 async def test_a_vendor_is_looked_up_through_the_client():
-    """A listed vendor is a Vendor, an unlisted one None."""
+    """A listed vendor says whether it may be paid, an unlisted one is unknown."""
     async with running(create_app(SecretStr(TOKEN))) as url, client_of(url) as client:
         vendor = await look_up("hotel avenida", client=client)
         assert (vendor.name, vendor.status) == ("Hotel Avenida", "approved")
-        assert await look_up("Nobody at all", client=client) is None
+        assert (await look_up("Nobody at all", client=client)).status == "unknown"
 
 
 @pytest.mark.parametrize("token", ["", "wrong"])
