@@ -133,12 +133,8 @@ class Project:
 
     @property
     def logs(self) -> Path:
-        """Where `dapr run` puts its logs: `<app-id>_app_<time>.log` and `<app-id>_daprd_<time>.log`."""
+        """Where `dapr run` puts its logs."""
         return self.root / ".dapr" / "logs"
-
-    def newest_log(self, app_id: str, kind: str) -> Path | None:
-        """The latest log of an app (`kind` "app") or its sidecar ("daprd"); None before its first start."""
-        return max(self.logs.glob(f"{app_id}_{kind}_*.log"), key=lambda path: path.name, default=None)
 
     def copy_to(self, target: Path) -> Self:
         """A second project with the same files, sharing .venv and the built programs, with keys and data of its own."""

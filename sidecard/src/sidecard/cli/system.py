@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -18,6 +17,7 @@ import psutil
 
 from sidecard.cli import bootstrap, processes, runtime
 from sidecard.cli.console import Console
+from sidecard.cli.logs import Logs, ends, read
 from sidecard.cli.project import App, Project
 from sidecard.errors import ConfigurationError
 
@@ -47,6 +47,7 @@ class System:
         self.project = project if isinstance(project, Project) else Project(project)
         self.console = console or Console(quiet=True)
         self.sentry_ports = sentry_ports
+        self._logs = Logs(self.project.logs)
         self._sentry_health = f"http://127.0.0.1:{sentry_ports[1]}/healthz"
 
     def __enter__(self) -> Self:
@@ -79,7 +80,7 @@ class System:
                 with self.console.phase("stop what an earlier run left"):
                     self._stop()
             self._refuse_taken({port: what for app in self.project.apps for port, what in app.ports.items()})
-            self._put_logs_aside()
+            self._logs.put_aside()
             try:
                 self._ensure_sentry(programs["sentry"])
                 return self._start_apps(programs["dapr"], timeout)
@@ -104,7 +105,7 @@ class System:
 
     def _start_sentry(self, program: Path) -> None:
         folder = self.project.local / "sentry"
-        log = self.project.logs / f"sentry_{time.strftime('%Y%m%d%H%M%S')}.log"
+        log = self._logs.new("sentry")
         port, health = self.sentry_ports
         # sentry 1.18 reads the addresses for health and metrics, but listens everywhere: so no metrics. Health can't be
         # turned off; it says no more than "ok".
@@ -116,12 +117,12 @@ class System:
         while not (_answers(self._sentry_health) and (folder / "ca.crt").exists()):
             if started.poll() is not None or time.monotonic() > deadline:
                 started.kill()
-                raise ConfigurationError(f"sentry did not start; {log} ends with:\n{_tail(log)}")
+                raise ConfigurationError(f"sentry did not start; {ends(log)}")
             time.sleep(_LOOK)
 
     def _start_apps(self, cli: Path, timeout: float) -> dict[str, float]:
         began = time.monotonic()
-        log = self.project.logs / f"dapr_run_{time.strftime('%Y%m%d%H%M%S')}.log"
+        log = self._logs.new("dapr_run")
         run = self._spawn([str(cli), "run", "-f", "."], log, dict(os.environ))
         ready: dict[str, float] = {}
         waiting = list(self.project.apps)
@@ -133,7 +134,7 @@ class System:
                     self.console.timed(f"  {app.app_id}", ready[app.app_id])
             self._raise_if_dead(waiting)
             if run.poll() is not None:
-                raise ConfigurationError(f"`dapr run -f .` ended early; {log} ends with:\n{_tail(log)}")
+                raise ConfigurationError(f"`dapr run -f .` ended early; {ends(log)}")
             if waiting and time.monotonic() - began > timeout:
                 raise ConfigurationError(self._late(waiting[0], timeout))
             time.sleep(_LOOK if waiting else 0)
@@ -143,18 +144,18 @@ class System:
     def _raise_if_dead(self, waiting: Sequence[App]) -> None:
         for app in waiting:
             for kind, death in _DEATHS.items():
-                log = self.project.newest_log(app.app_id, kind)
-                if log and (found := death.search(log.read_text("utf-8", "replace"))):
+                log = self._logs.newest(app.app_id, kind)
+                if log and (found := death.search(read(log))):
                     who = f"the app {app.app_id}" if kind == "app" else f"the sidecar of {app.app_id}"
                     how = found[1] or "it ended by itself"
-                    raise ConfigurationError(f"{who} died at start ({how}); {log} ends with:\n{_tail(log)}")
+                    raise ConfigurationError(f"{who} died at start ({how}); {ends(log)}")
 
     def _late(self, app: App, timeout: float) -> str:
         silent = next((url for url in app.health_urls if not _answers(url)), app.health_urls[0])
         kind = "daprd" if "/v1.0/" in silent else "app"
-        log = self.project.newest_log(app.app_id, kind)
+        log = self._logs.newest(app.app_id, kind)
         text = f"{app.app_id} was not healthy within {timeout:.0f} s ({silent} does not answer 2xx)"
-        return f"{text}; {log} ends with:\n{_tail(log)}" if log else text
+        return f"{text}; {ends(log)}" if log else text
 
     # --- down, restart, kill ---
 
@@ -179,11 +180,11 @@ class System:
             processes.terminate(self._app_processes(app), grace=5)
             self._refuse_taken({p: what for p, what in app.ports.items() if p in (app.app_port, app.grpc_port)})
             began = time.monotonic()
-            log = self.project.logs / f"{app_id}_app_{time.strftime('%Y%m%d%H%M%S')}.log"
+            log = self._logs.new(f"{app_id}_app")
             started = self._spawn(app.command, log, {**base, **app.environment})
             while self._unhealthy([app]):
                 if started.poll() is not None:
-                    raise ConfigurationError(f"{app_id} died at start; {log} ends with:\n{_tail(log)}")
+                    raise ConfigurationError(f"{app_id} died at start; {ends(log)}")
                 if time.monotonic() - began > timeout:
                     raise ConfigurationError(self._late(app, timeout))
                 time.sleep(_LOOK)
@@ -279,7 +280,6 @@ class System:
 
     def _spawn(self, command: Sequence[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         """Starts a process that outlives this one, in a session of its own, carrying the mark."""
-        log.parent.mkdir(parents=True, exist_ok=True)
         environment[processes.MARK] = self.project.mark
         environment["SIDECARD_SENTRY_PORT"] = str(self.sentry_ports[0])
         with log.open("ab") as output:
@@ -287,14 +287,6 @@ class System:
                 command, cwd=self.project.root, env=environment, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
-
-    def _put_logs_aside(self) -> None:
-        """Moves the logs of the last run to `previous`, so that what lies in the folder is of this one."""
-        previous = self.project.logs / "previous"
-        shutil.rmtree(previous, ignore_errors=True)
-        previous.mkdir(parents=True)
-        for path in self.project.logs.glob("*.log"):
-            path.rename(previous / path.name)
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[IO[Any]]:
@@ -324,11 +316,3 @@ def _cwd(process: psutil.Process) -> Path | None:
 
 def _sentence(held: dict[int, str]) -> str:
     return "; ".join(f"port {port} is held by {who}" for port, who in sorted(held.items()))
-
-
-def _tail(log: Path, lines: int = 12) -> str:
-    """The last lines of a log; of a program of Dapr those that tell of an error, when there are any."""
-    text = log.read_text("utf-8", "replace") if log.exists() else ""
-    clean = re.sub(r"\x1b\[[0-9;]*m|^== APP - \S+ == ", "", text, flags=re.MULTILINE)
-    errors = re.findall(r'level=(?:error|fatal) msg="((?:[^"\\]|\\.)*)"', clean)
-    return "\n".join(f"  {line}" for line in (errors or clean.strip().splitlines())[-lines:]) or "  (nothing)"
