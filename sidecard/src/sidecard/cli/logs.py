@@ -36,7 +36,7 @@ def read(log: Path) -> str:
 
 
 def ends(log: Path, lines: int = 12) -> str:
-    """ "<log> ends with:" and its last lines; of a program of Dapr those that tell of an error, when there are any."""
+    """What a log ends with: its last lines; of a program of Dapr those that tell of an error, when there are any."""
     clean = re.sub(r"\x1b\[[0-9;]*m|^== APP - \S+ == ", "", read(log), flags=re.MULTILINE)
     errors = re.findall(r'level=(?:error|fatal) msg="((?:[^"\\]|\\.)*)"', clean)
     last = (errors or clean.strip().splitlines())[-lines:] or ["(nothing)"]

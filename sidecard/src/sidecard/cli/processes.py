@@ -4,9 +4,12 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import psutil
+
+from sidecard.errors import ConfigurationError
 
 MARK = "SIDECARD_SYSTEM"
 """Environment variable that every process started from a checkout carries; its value is `Project.mark`."""
@@ -23,6 +26,13 @@ def marked(mark: str) -> list[psutil.Process]:
     """Every living process that carries the mark, but for this one and those it runs in."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     return [p for p in psutil.process_iter() if p.pid not in own and environment(p).get(MARK) == mark]
+
+
+def folder(process: psutil.Process) -> Path | None:
+    """Its working directory; None when it is gone or not ours to read."""
+    with contextlib.suppress(psutil.Error):
+        return Path(process.cwd())
+    return None
 
 
 def is_sidecar(process: psutil.Process) -> bool:
@@ -79,6 +89,26 @@ def holders(ports: Iterable[int]) -> dict[int, str]:
     except psutil.AccessDenied:  # macOS tells only root: find out by trying
         return {port: "some process" for port in wanted if not _is_free(port)}
     return {port: _describe(pid) for port, pid in listening.items() if port in wanted}
+
+
+def refuse_taken(ports: Mapping[int, str]) -> None:
+    """Raises ConfigurationError, naming the process, when something listens on a port; `ports` says what needs it."""
+    if held := holders(ports):
+        port = min(held)
+        raise ConfigurationError(
+            f"port {port}, which {ports[port]} needs, is taken by {held[port]}: "
+            "stop it (a `dapr run` in another terminal? another checkout's `make up`?) and try again"
+        )
+
+
+def await_free(ports: Iterable[int], timeout: float = 3) -> None:
+    """Returns when nothing listens on the ports any more. Raises ConfigurationError, naming who still does."""
+    deadline = time.monotonic() + timeout
+    while held := holders(ports):
+        if time.monotonic() > deadline:
+            still = "; ".join(f"port {port} is held by {who}" for port, who in sorted(held.items()))
+            raise ConfigurationError(f"stopped, but {still}")
+        time.sleep(0.15)
 
 
 def _describe(pid: int | None) -> str:

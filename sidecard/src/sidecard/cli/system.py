@@ -79,7 +79,7 @@ class System:
                     return {app.app_id: 0.0 for app in self.project.apps}
                 with self.console.phase("stop what an earlier run left"):
                     self._stop()
-            self._refuse_taken({port: what for app in self.project.apps for port, what in app.ports.items()})
+            processes.refuse_taken({port: what for app in self.project.apps for port, what in app.ports.items()})
             self._logs.put_aside()
             try:
                 self._ensure_sentry(programs["sentry"])
@@ -98,7 +98,7 @@ class System:
     def _ensure_sentry(self, program: Path) -> None:
         if self._sentry():
             return
-        self._refuse_taken({self.sentry_ports[0]: "sentry", self.sentry_ports[1]: "sentry (health)"})
+        processes.refuse_taken({self.sentry_ports[0]: "sentry", self.sentry_ports[1]: "sentry (health)"})
         with self.console.phase("sentry"):
             self._start_sentry(program)
         bootstrap.write_compose_env(self.project)
@@ -178,7 +178,7 @@ class System:
                 raise ConfigurationError(f"the sidecar of {app_id} does not run: `make up` starts everything")
             base = self._run_environment()
             processes.terminate(self._app_processes(app), grace=5)
-            self._refuse_taken({p: what for p, what in app.ports.items() if p in (app.app_port, app.grpc_port)})
+            processes.refuse_taken({p: what for p, what in app.ports.items() if p in (app.app_port, app.grpc_port)})
             began = time.monotonic()
             log = self._logs.new(f"{app_id}_app")
             started = self._spawn(app.command, log, {**base, **app.environment})
@@ -222,15 +222,8 @@ class System:
         (self.project.local / "sentry" / "pid").unlink(missing_ok=True)
         if found:
             ports = {port for app in self.project.apps for port in app.ports} | set(self.sentry_ports)
-            self._await_free(ports)
+            processes.await_free(ports)
         return len(found)
-
-    def _await_free(self, ports: set[int]) -> None:
-        deadline = time.monotonic() + 3
-        while held := processes.holders(ports):
-            if time.monotonic() > deadline:
-                raise ConfigurationError(f"stopped, but {_sentence(held)}")
-            time.sleep(_LOOK)
 
     # --- what is there ---
 
@@ -244,7 +237,7 @@ class System:
             for process in psutil.process_iter()
             if (environment := processes.environment(process)).get("APP_ID") == app.app_id
             and environment.get("APP_PORT") == str(app.app_port)
-            and (environment.get(processes.MARK) == self.project.mark or _cwd(process) == self.project.root)
+            and (environment.get(processes.MARK) == self.project.mark or processes.folder(process) == self.project.root)
             and not processes.is_sidecar(process)
             and process.pid != os.getpid()
         ]
@@ -267,14 +260,6 @@ class System:
 
     def _unhealthy(self, apps: Sequence[App]) -> list[App]:
         return [app for app in apps if not all(_answers(url) for url in app.health_urls)]
-
-    def _refuse_taken(self, ports: dict[int, str]) -> None:
-        if held := processes.holders(ports):
-            port = min(held)
-            raise ConfigurationError(
-                f"port {port}, which {ports[port]} needs, is taken by {held[port]}: "
-                "stop it (a `dapr run` in another terminal? another checkout's `make up`?) and try again"
-            )
 
     # --- starting ---
 
@@ -306,13 +291,3 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=2, trust_env=False).is_success
     except httpx.HTTPError:
         return False
-
-
-def _cwd(process: psutil.Process) -> Path | None:
-    with contextlib.suppress(psutil.Error):
-        return Path(process.cwd())
-    return None
-
-
-def _sentence(held: dict[int, str]) -> str:
-    return "; ".join(f"port {port} is held by {who}" for port, who in sorted(held.items()))

@@ -203,6 +203,15 @@ def test_a_system_that_is_down_says_how_to_start_it(run, port):
     assert "make up" in done.stderr
 
 
+def test_a_wrong_variable_is_one_line_and_exit_code_2(run, monkeypatch):
+    """Like all else that keeps a command from being done."""
+    monkeypatch.setenv("DAPR_HTTP_PORT", "eighty")
+    done = run("send", "shop", "apples")
+    assert done.exit_code == 2
+    assert "DAPR_HTTP_PORT" in done.output
+    assert done.output.count("\n") == 1
+
+
 def test_the_trace_starts_at_the_user(project, sidecar):
     """One span for the command, and every request it makes below that."""
     with Collector() as collector:
