@@ -56,7 +56,8 @@ async def book_flight(order: FlightOrder, task: Task) -> Ticket:
 
     async def book(key: str) -> Ticket:
         ticket = Ticket(reference=reference_for(key), passenger=order.passenger, offer=offer, booked_at=booked_at)
-        return await Bookings.of(agent.name).keep(ticket)
+        async with Bookings.of(agent.name) as bookings:
+            return await bookings.keep(ticket)
 
     return await task.once("book", book, repeatable=True)
 

@@ -1,6 +1,8 @@
 """Bookings, kept in the agent's state store: one per booking key, whatever is retried."""
 
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 from pydantic import ValidationError
@@ -29,9 +31,11 @@ class Bookings:
         self._store = store
 
     @classmethod
-    def of(cls, agent: str) -> "Bookings":
-        """The bookings in this agent's own state store."""
-        return cls(sidecar_client(Settings.load(agent)))
+    @asynccontextmanager
+    async def of(cls, agent: str) -> AsyncIterator["Bookings"]:
+        """The bookings in this agent's own state store; the way to it is closed behind the `async with` block."""
+        async with sidecar_client(Settings.load(agent)) as sidecar:
+            yield cls(sidecar)
 
     async def keep(self, ticket: Ticket) -> Ticket:
         """Store a ticket unless its reference is taken; returns what is stored. Raises StoreUnavailable."""

@@ -86,7 +86,7 @@ class Desk:
         await self.sidecar.aclose()
 
 
-def build(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> FastAPI:
+def create_app(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> FastAPI:
     """The registry as an ASGI app. It answers before its sidecar is up; enrolments then get 503."""
     desk = Desk(settings, transport)
 

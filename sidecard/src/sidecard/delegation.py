@@ -74,7 +74,7 @@ class Mesh:
         self._known: dict[str, _Known] = {}
 
     async def follow(self, agent: str, message: Message, tenant: str, accepted: Callable[[str], None]) -> A2ATask:
-        """See `tasks.engine.Delegator`."""
+        """See `tasks.watch.Delegator`."""
         message.role = Role.ROLE_USER
         request = SendMessageRequest(message=message, tenant=tenant)
         attempt, last_sign, was_accepted = 0, self._clock(), bool(message.task_id)
@@ -108,7 +108,7 @@ class Mesh:
             attempt += 1
 
     async def cancel(self, agent: str, task_id: str, tenant: str) -> None:
-        """See `tasks.engine.Delegator`."""
+        """See `tasks.watch.Delegator`."""
         try:
             client = await self._client(agent)
             await client.cancel_task(CancelTaskRequest(id=task_id, tenant=tenant))

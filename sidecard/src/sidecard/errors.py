@@ -11,7 +11,8 @@ SidecardError
 └── TaskConflict         somebody else has created this log entry
     └── LogBroken        a log does not chain: the store lost or mixed writes
 
-Each message says what happened and what to do about it.
+Each message says what happened and what to do about it. Those that never leave a few modules stand there:
+`egress.DestinationRefused`, and the task engine's.
 """
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import httpx
@@ -48,8 +49,10 @@ class State:
 def state(monkeypatch):
     state = State()
 
-    def bookings(_):
-        return Bookings(httpx.AsyncClient(transport=httpx.MockTransport(state), base_url="http://sidecar"))
+    @asynccontextmanager
+    async def bookings(_):
+        async with httpx.AsyncClient(transport=httpx.MockTransport(state), base_url="http://sidecar") as sidecar:
+            yield Bookings(sidecar)
 
     monkeypatch.setattr(Bookings, "of", bookings)
     return state

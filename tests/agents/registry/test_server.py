@@ -10,7 +10,7 @@ from a2a.types import AgentCard
 from google.protobuf.json_format import ParseDict
 from jwcrypto.jwk import JWK
 
-from agents.registry.server import build
+from agents.registry.server import create_app
 from sidecard.card import SignedCard
 from sidecard.registry import Enrolment
 from sidecard.settings import Settings
@@ -94,7 +94,7 @@ async def client(sidecar, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("APP_API_TOKEN", "apps")
     monkeypatch.setenv("DAPR_API_TOKEN", "sidecars")
-    app = build(Settings.load("registry"), httpx.MockTransport(sidecar))
+    app = create_app(Settings.load("registry"), httpx.MockTransport(sidecar))
     headers = {"dapr-api-token": "apps"}
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://registry", headers=headers
