@@ -6,8 +6,8 @@ from agents.expenses.agent import Decision, ExpenseClaim
 from agents.expenses.claim import LineItem
 from agents.flights.models import FlightOffers, FlightOrder, FlightQuery, Offer, Ticket
 from agents.money import to_eur
-from agents.orchestrator.models import Leg, Receipt, TripPlan, TripRequest
-from agents.orchestrator.plan import EXAMPLE, plan
+from agents.orchestrator.models import EXAMPLE, Leg, Receipt, TripPlan, TripRequest
+from agents.orchestrator.plan import plan
 from sidecard import Agent, DelegationFailed, Task
 
 MOST_QUESTIONS = 12

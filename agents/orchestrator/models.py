@@ -11,6 +11,10 @@ Category = Literal["hotel", "flight", "train", "taxi", "meal", "conference", "ot
 MOST_RECEIPTS = 50
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120)]
 Amount = Annotated[Decimal, Field(gt=0, max_digits=10, decimal_places=2)]
+EXAMPLE = (
+    "Book me a flight from London to Lisbon on 3 March for Ada Lovelace and file the 180 EUR hotel receipt from "
+    "Hotel Avenida, my budget is 900 EUR"
+)
 
 
 class Receipt(BaseModel):
@@ -35,10 +39,7 @@ class TripRequest(BaseModel):
     text: str | None = Field(
         default=None,
         description="The request in plain English: flight, passenger, receipts and budget in any order.",
-        examples=[
-            "Book me a flight from London to Lisbon on 3 March for Ada Lovelace and file the 180 EUR hotel receipt "
-            "from Hotel Avenida, my budget is 900 EUR"
-        ],
+        examples=[EXAMPLE],
     )
     origin: Words | None = Field(default=None, description="Where to depart: IATA code, city or airport.")
     destination: Words | None = Field(default=None, description="Where to arrive: IATA code, city or airport.")

@@ -5,7 +5,7 @@ from datetime import date
 
 from agents.days import DayRejected, resolve_day, resolve_past_day
 from agents.money import LARGEST, AmountRejected, currency_code
-from agents.orchestrator.models import MOST_RECEIPTS, Leg, Missing, Receipt, TripPlan, TripRequest
+from agents.orchestrator.models import EXAMPLE, MOST_RECEIPTS, Leg, Missing, Receipt, TripPlan, TripRequest
 from agents.orchestrator.reading import Reading, read
 from agents.orchestrator.receipts import Spent
 from agents.orchestrator.tokens import tokens
@@ -15,10 +15,6 @@ LONGEST_PLACE = 80
 """What the flights agent takes; anything else is asked for again."""
 LONGEST_TEXT = 5_000
 """Characters of a request that are read. Longer ones are not understood in part: the traveller is told."""
-EXAMPLE = (
-    "Book me a flight from London to Lisbon on 3 March for Ada Lovelace and file the 180 EUR hotel receipt from "
-    "Hotel Avenida, my budget is 900 EUR"
-)
 HELP = (
     "No flight to book and no receipt to file was found in this request. "
     f"Say from where to where and when, for whom, and what to file; for example: “{EXAMPLE}”."

@@ -11,7 +11,7 @@ from agents.flights import schedule
 from agents.flights.airports import airport
 from agents.flights.models import FlightOffers, Ticket
 from agents.orchestrator.agent import agent
-from agents.orchestrator.plan import EXAMPLE
+from agents.orchestrator.models import EXAMPLE
 from sidecard import AgentUnavailable
 from sidecard.extension import Asked, Sent
 from sidecard.tasks.binding import data_of, text_of

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.orchestrator.models import Receipt, TripRequest
-from agents.orchestrator.plan import EXAMPLE, LONGEST_TEXT, plan
+from agents.orchestrator.models import EXAMPLE, Receipt, TripRequest
+from agents.orchestrator.plan import LONGEST_TEXT, plan
 
 TODAY = date(2026, 11, 21)
 MARCH_3 = date(2027, 3, 3)
