@@ -51,21 +51,33 @@ APP_TOKEN = "the app's token in tests"  # noqa: S105 -- no secret
 
 
 class MemoryStore:
-    """A transactional state store in memory. `down` makes it answer nothing, `lose_answers` lose its answers."""
+    """A transactional state store in memory. `down` makes it answer nothing, `lose_answers` lose its answers.
 
-    def __init__(self) -> None:
+    Several engines may use a `shared` one at once. One that isn't `atomic` decides each key alone, as Redis does.
+    """
+
+    def __init__(self, *, shared: bool = False, atomic: bool = True) -> None:
+        self.shared = shared
+        self.atomic = atomic
         self.data: dict[str, bytes] = {}
         self.down = False
         self.lose_answers = 0
         self.writes = 0
 
-    async def write(self, creates: Sequence[tuple[str, bytes]], upserts: Mapping[str, bytes]) -> None:
+    async def write(
+        self, creates: Sequence[tuple[str, bytes]], upserts: Mapping[str, bytes], deletes: Sequence[str] = ()
+    ) -> None:
         """See tasks.store.StateStore."""
         await asyncio.sleep(0)
         self._answer()
-        if any(key in self.data for key, _ in creates):
+        taken = {key for key, _ in creates if key in self.data}
+        if taken and self.atomic:
             raise TaskConflict("a key exists already")
-        self.data.update(dict(creates) | dict(upserts))
+        self.data.update({key: value for key, value in creates if key not in taken} | dict(upserts))
+        if taken:
+            raise TaskConflict("a key exists already")
+        for key in deletes:
+            self.data.pop(key, None)
         self.writes += 1
         if self.lose_answers:
             self.lose_answers -= 1

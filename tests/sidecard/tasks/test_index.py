@@ -11,7 +11,7 @@ from sidecard.testing import MemoryStore
 async def test_the_to_do_list_is_exact_whatever_comes_and_goes():
     """After any changes, and read back at any moment, it holds just what was put on and not taken off."""
     chance, store = random.Random(1), MemoryStore()
-    todo, expected = await Todo.load(store, "todo:0"), set()
+    todo, expected, pages = Todo("todo:0"), set(), 0
     for _ in range(400):
         changes = {f"t{chance.randrange(500)}": chance.random() < 0.6 for _ in range(chance.randrange(1, 100))}
         change = todo.stage(changes)
@@ -19,8 +19,9 @@ async def test_the_to_do_list_is_exact_whatever_comes_and_goes():
         if chance.random() < 0.9:  # else the write was refused
             await store.write([], change.writes)
             todo.settle(change)
+            pages = change.count
             expected = (expected | {t for t, on in changes.items() if on}) - {t for t, on in changes.items() if not on}
-    read = await Todo.load(store, "todo:0")
+    read = await Todo.load(store, "todo:0", pages)
     assert sorted(todo.all()) == sorted(read.all()) == sorted(expected)
     assert all(task_id in read for task_id in expected)
     assert len(store.data) - 1 <= 500 // PAGE * 3
@@ -44,7 +45,7 @@ def test_a_change_of_a_long_to_do_list_costs_a_page():
 async def test_an_owners_list_counts_and_keeps_its_order_over_pages():
     """Newest first from any position, the same in memory and read back; counts add up."""
     store = MemoryStore()
-    listing = await OwnerList.load(store, "0", "", "ada")
+    listing = await OwnerList.load(store, 0, "", "ada")
     states: dict[str, int] = {}
     lines = []
     for at in range(1, 301):
@@ -55,7 +56,7 @@ async def test_an_owners_list_counts_and_keeps_its_order_over_pages():
     for start in range(0, 300, 70):
         listing, writes = listing.stage(reversed(lines[start : start + 70]))
         await store.write([], writes)
-    again = await OwnerList.load(store, "0", "", "ada")
+    again = await OwnerList.load(store, 0, "", "ada")
     for one in (listing, again):
         assert +one.counts == Counter(states.values())
         found = [line.at async for _, line in one.newest_first(store)]

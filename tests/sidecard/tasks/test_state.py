@@ -65,7 +65,7 @@ def entries(moves):  # noqa: C901, PLR0912 -- a branch per move
         elif move == "cancel":
             entry.append(["cancel", "o"])
         elif move == "lease":
-            entry.append(["lease", f"r{chosen}"])
+            entry.append(["lease", f"r{chosen}", "died"])
         elif move == "hook":
             entry.append(
                 ["push", f"w{chosen % 3}", b"config %d" % number] if chosen % 4 else ["unpush", f"w{chosen % 3}"]

@@ -7,7 +7,7 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 import msgpack
@@ -17,15 +17,19 @@ from sidecard.agent import Agent, Skill
 from sidecard.callers import Caller
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable, TaskConflict
 from sidecard.tasks.cursor import Backoff
+from sidecard.tasks.adoption import Adoption
 from sidecard.tasks.entry import Record
 from sidecard.tasks.identity import DifferentMessage, check_same, digest_of
-from sidecard.tasks.journal import Journal
+from sidecard.tasks.journal import Journal, Told, patiently
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.lives import Lives
 from sidecard.tasks.outbox import Outbox, Sender
+from sidecard.tasks.replicas import Replicas
 from sidecard.tasks.runner import Runner
-from sidecard.tasks.state import state_name
+from sidecard.tasks.slots import Slot
+from sidecard.tasks.state import HELD, state_name
 from sidecard.tasks.store import StateStore, prove
+from sidecard.tasks.tail import Tail
 from sidecard.tasks.watch import Delegator, Watches
 from sidecard.telemetry import TaskMetrics, WebhookMetrics, current_traceparent
 
@@ -40,8 +44,6 @@ CANCEL_SECONDS = 20.0
 """How long a cancel waits for the task's end; it ends afterwards all the same."""
 STOP_SECONDS = 3.0
 """How long effects under way may take to be recorded when the agent stops."""
-TAKE_UP = 16
-"""Tasks read back at once after a restart."""
 WAKING = frozenset({"new", "message", "done", "cancel"})
 """Records after which a task may have something to do."""
 
@@ -69,16 +71,27 @@ class Engine:
         sender: Sender | None = None,
         backoff: Backoff | None = None,
         clock: Callable[[], int] = system_clock,
+        tries: int = 3,
     ) -> None:
         """`task_id_key` makes task ids unguessable and repeatable; it must never change while tasks are remembered.
 
-        Without a `sender` no webhook is told anything; what is due then waits. `clock` gives UTC in milliseconds.
+        Without a `sender` no webhook is told anything; what is due then waits. `clock` gives UTC in milliseconds; after
+        `tries` deaths of its process without any progress a task is given up.
         """
         self.agent = agent
         self.store = store
-        self.replica = secrets.token_hex(6)
-        self.journal = Journal(store, "0")
-        self._lives = Lives(self.journal, self.replica, clock, self._stored)
+        self.journal = Journal(store, self._depose)
+        self._replicas = Replicas(store, adopt=self._adopt, look=self._look, deposed=self._depose)
+        self._lives = Lives(self.journal, self._replicas, clock, self._stored)
+        self._adoption = Adoption(
+            self._lives,
+            self._replicas,
+            tries=tries,
+            move_on=self._move_on,
+            give_up=self._give_up,
+            in_background=self._in_background,
+        )
+        self._tail = Tail(store, self._lives)
         self._key = task_id_key
         self._watches = Watches(self._lives, delegator, self._in_background)
         self._runner = Runner(agent, self._watches, scopes_of, self._again)
@@ -88,7 +101,9 @@ class Engine:
             metrics = WebhookMetrics(agent.name)
             self.outbox = Outbox(self.journal, self._lives, sender, metrics, clock=clock, backoff=backoff)
         self._background: set[asyncio.Task[None]] = set()
+        self._tailing: asyncio.Task[None] | None = None
         self._stopping = False
+        self._rejoining = False
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -97,37 +112,64 @@ class Engine:
 
         Raises ConfigurationError for a store or key that can't be trusted with tasks, StoreUnavailable.
         """
-        await prove(self.store, "state", f"probe:{self.replica}")
+        await prove(self.store, "state", f"probe:{secrets.token_hex(6)}")
         await self._check_key()
-        await self.journal.start()
-        listed = self.journal.todo.all()
-        if listed:
-            log.info("taking up %d tasks again", len(listed))
-            waiting = iter(listed)
-            for number in range(TAKE_UP):
-                self._in_background(self._take_up(waiting), f"take up {number}")
+        await self._join()
+
+    async def _join(self) -> None:
+        slot, died = await self._replicas.join()
+        self.journal.start(slot)
+        self._replicas.start()
+        if self.store.shared:
+            self._tailing = asyncio.create_task(self._tail.run(), name="tail")
+        if slot.todo.all:
+            log.info("taking up %d tasks again", len(slot.todo.all))
+            self._in_background(self._adoption.adopt(sorted(slot.todo.all), died=died), "take up")
         if self.outbox is not None:
-            self.outbox.start()
-        elif undelivered := self.journal.outbox.all():
-            log.warning("the webhooks of %d tasks wait until push notifications are allowed again", len(undelivered))
+            self.outbox.start(slot.outbox.all)
+        elif slot.outbox.all:
+            log.warning("the webhooks of %d tasks wait until push notifications are allowed", len(slot.outbox.all))
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Stop all runs where they are; the next start goes on from what is stored.
+        """Stop all runs where they are; the next start, or another replica, goes on from what is stored.
 
         Effects under way have that long to end and be recorded.
         """
         self._stopping = True
+        await self._halt(seconds)
+        await self._replicas.stop(leaving=True)
+
+    async def _halt(self, seconds: float) -> None:
         self._watches.stop()
-        for task in list(self._background):
+        me = asyncio.current_task()
+        background = [task for task in (*self._background, self._tailing) if task is not None and task is not me]
+        for task in background:
             task.cancel()
         runs = [live.run for live in self._lives.values() if live.run is not None]
         for run in runs:
             run.abandon()
-        await asyncio.gather(*(run.ended(seconds) for run in runs), *self._background, return_exceptions=True)
+        await asyncio.gather(*(run.ended(seconds) for run in runs), *background, return_exceptions=True)
         if self.outbox is not None:
             await self.outbox.stop(seconds)
         await self._lives.close()
         await self.journal.stop()
+
+    def _depose(self) -> None:
+        """Others have taken this replica for dead, and taken its tasks over: it goes on under a new name."""
+        if self._stopping or self._rejoining:
+            return
+        if not self.store.shared:
+            log.critical("another process serves the tasks of %s in this store now; stop one of them", self.agent.name)
+            self._stopping = True
+        self._rejoining = True
+        self._in_background(self._rejoin(), "rejoin")
+
+    async def _rejoin(self) -> None:
+        await self._halt(0)
+        await self._replicas.stop(leaving=False)
+        if self.store.shared:
+            await patiently(self._join)
+            self._rejoining = False
 
     async def _check_key(self) -> None:
         fingerprint = hashlib.sha256(b"task-id-key" + self._key).hexdigest()[:16].encode()
@@ -153,6 +195,10 @@ class Engine:
         Raises LogBroken, StoreUnavailable.
         """
         return self._lives.borrow(task_id)
+
+    async def slots(self) -> list[Slot]:
+        """Every replica's slot as it is now, where the lists of tasks are. Raises StoreUnavailable."""
+        return await self._replicas.slots()
 
     async def create(
         self,
@@ -185,6 +231,7 @@ class Engine:
             if stored is None:
                 raise StoreUnavailable("the task could not be stored; send the same message again")
             check_same(stored, message, digest)
+            await self._rescue(stored)
         return task_id
 
     def _begin(
@@ -236,6 +283,7 @@ class Engine:
         digest = digest_of(message, "")
         if message.message_id in live.messages:
             check_same(live, message, digest)
+            await self._rescue(live)
         else:
             message.context_id = live.meta["context"]
             working = [live.status(TaskState.TASK_STATE_WORKING)] if live.question is not None else []
@@ -246,6 +294,12 @@ class Engine:
             )
         await live.commit()
 
+    async def _rescue(self, live: Live) -> None:
+        """See to it that a task goes on whose message comes again: whoever took it may have died just then."""
+        owner = live.folded.owner_replica
+        if live.folded.must_move and not live.owned and not self._replicas.alive(owner):
+            await self._adoption.adopt([live.task_id], died=True)
+
     async def cancel(self, live: Live, caller: Caller) -> None:
         """Cancel a task, what runs for it and what it has delegated. Returns when it has ended, or soon will.
 
@@ -255,6 +309,8 @@ class Engine:
         if live.folded.cancel_by is None or live.ended:
             live.append(["cancel", caller.subject])
             await live.commit()
+        elif not live.owned and self._replicas.alive(live.folded.owner_replica):
+            await self._replicas.knock(live.folded.owner_replica, live.task_id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CANCEL_SECONDS):
                 while not live.folded.ended:
@@ -263,31 +319,33 @@ class Engine:
             raise TaskEnded(f"task {live.task_id} ended {state_name(live.folded.state)} before it could be canceled")
 
     def _admit(self) -> None:
-        if self._stopping:
-            raise StoreUnavailable("this agent is stopping; send the same message again")
+        if self._stopping or self._rejoining:
+            raise StoreUnavailable("this agent is stopping or starting; send the same message again")
         self.journal.admit()
 
     # -- moving on ----------------------------------------------------------------------------------------------------
 
-    def _stored(self, live: Live, before: int, records: list[Record]) -> None:
+    def _stored(self, live: Live, before: int, records: list[Record], own: bool) -> None:
         """An entry is stored: count it, tell webhooks, and move its task on."""
-        if live.folded.state != before:
+        if own and live.folded.state != before:
             skill, state = live.meta["skill"], state_name(live.folded.state)
             self._metrics.transition(skill, state_name(before) if before else "", state)
             if live.folded.ended:
                 seconds = (live.folded.at - live.folded.created) / 1000
                 self._metrics.ended(skill, state, seconds, reason=live.failure)
-        if self.outbox is not None:
+        if own and self.outbox is not None:
             self.outbox.stored(live.folded, records)
         if any(record[0] in WAKING for record in records):
             self._move_on(live)
 
     def _move_on(self, live: Live) -> None:
-        """Let a stored task's skill run, or end it when it is to be canceled, unless only a person can move it on."""
-        if self._stopping or live.ended or live.lost is not None or not live.folded.must_move:
+        """Let a stored task's skill run, or cancel it, unless another replica or a person has to move it on."""
+        folded = live.folded
+        if self._stopping or live.ended or live.lost is not None or not (live.owned and folded.must_move):
             return
-        if live.folded.cancel_by is None:
-            self._run(live)
+        if folded.cancel_by is None:
+            if folded.lease != HELD:
+                self._run(live)
         elif not live.canceling:
             live.canceling = True
             self._in_background(self._finish_cancel(live), f"cancel {live.task_id}")
@@ -300,20 +358,34 @@ class Engine:
         """Try a run again in a while."""
         if not self._stopping:
             later = asyncio.get_running_loop().call_later
-            later(RERUN_SECONDS, lambda: self._in_background(self._take_up(iter([live.task_id])), "again"))
+            later(RERUN_SECONDS, lambda: self._in_background(self._adoption.adopt([live.task_id], died=False), "again"))
 
-    async def _take_up(self, task_ids: Iterator[str]) -> None:
-        """Read tasks back and move them on, one after the other."""
+    async def _adopt(self, slot: Slot, died: bool) -> None:
+        """Take over what another replica had to do: it is on this one's lists before it leaves the other's."""
+        await self._adoption.adopt(sorted(slot.todo.all), died=died)
+        listing = [self.journal.told(Told(task_id, 0, 1, {})) for task_id in slot.outbox.all]
+        await asyncio.gather(*listing)
+        if self.outbox is not None:
+            self.outbox.take_up(slot.outbox.all)
+
+    async def _give_up(self, live: Live) -> None:
+        live.failure = "process died"
+        reason = f"{live.meta['skill']} was given up: the process that ran it died each time; the agent's log has more"
+        await self._runner.end(live, TaskState.TASK_STATE_FAILED, reason)
+
+    def _look(self, task_ids: Collection[str]) -> None:
+        """Others have appended to these tasks, which are this replica's."""
         for task_id in task_ids:
-            try:
-                async with self.borrow(task_id) as live:
-                    if live is not None:
-                        self._move_on(live)
-            except StoreUnavailable:
-                await asyncio.sleep(RERUN_SECONDS)
-                self._in_background(self._take_up(iter([task_id])), f"take up {task_id}")
-            except Exception:
-                log.exception("task %s can't be taken up again", task_id)
+            self._in_background(self._look_at(task_id), f"look at {task_id}")
+
+    async def _look_at(self, task_id: str) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            async with self.borrow(task_id) as live:
+                if live is None:
+                    return
+                live.pause()
+                await self._tail.read([live])
+                self._move_on(live)
 
     async def _finish_cancel(self, live: Live) -> None:
         try:

@@ -24,7 +24,7 @@ Record = list[Any]
 ["dropped", step_key, kind, arguments_hash, None]    a step whose branch was cancelled while it waited or worked
 ["question", id, step_key, {prompt, options, scope, by_other}]
 ["child", step_key, agent, task_id]                  a delegated task, once the other agent has accepted it
-["lease", owner]                                     this and later entries are written by this owner
+["lease", owner, how]                                from this entry on this replica owns the task; how: see state.TAKEN
 ["cancel", by]                                       somebody asked to cancel
 ["push", id, A2A TaskPushNotificationConfig] · ["unpush", id]
 ["snapshot", folded state]                           only in logs of some hundreds of entries

@@ -1,7 +1,6 @@
-"""What a replica keeps beside its logs: the list that ListTasks reads, and the to-do lists that a restart reads.
+"""The pages of a slot: the lists that ListTasks reads, and the to-do lists that whoever takes tasks up again reads.
 
-All live in pages that only this replica writes, in the same transaction as the entries they speak of, so that they
-never disagree with the logs on SQLite and PostgreSQL.
+Only the slot's holder writes them, at a checkpoint; see slots.py.
 """
 
 import hashlib
@@ -21,13 +20,21 @@ PAGE = 64
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A task's latest status as of some entry, as its owner's list keeps it."""
+    """A task's latest status as of some entry, as its owner's list keeps it; `before` was its state."""
 
     task_id: str
     context_id: str
     before: int
     state: int
     at: int
+
+    def pack(self) -> list[str | int]:
+        """Its fields, in order."""
+        return [self.task_id, self.context_id, self.before, self.state, self.at]
+
+    def undone(self) -> "Line":
+        """The line that takes this one back from the counts; it is passed over in reading."""
+        return Line(self.task_id, self.context_id, self.state, self.before, -self.at)
 
 
 @dataclass(slots=True)
@@ -38,12 +45,14 @@ class OwnerList:
     size: int = 0
     tail: list[list[str | int]] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
+    fresh: dict[int, list[list[str | int]]] = field(default_factory=dict)
+    """Full pages that may not be stored yet."""
 
     @classmethod
-    async def load(cls, store: StateStore, replica: str, tenant: str, owner: str) -> "OwnerList":
+    async def load(cls, store: StateStore, slot: int, tenant: str, owner: str) -> "OwnerList":
         """Read what is stored of it; an owner never seen has an empty list."""
         name = hashlib.sha256(msgpack.packb([tenant, owner])).hexdigest()[:32]
-        opened = cls(key=f"index:{replica}:{name}")
+        opened = cls(key=f"index:{slot}:{name}")
         head = (await store.read([opened.key])).get(opened.key)
         if head:
             opened.size, counts = msgpack.unpackb(head, strict_map_key=False)
@@ -54,16 +63,18 @@ class OwnerList:
 
     def stage(self, lines: Iterable[Line]) -> tuple["OwnerList", dict[str, bytes]]:
         """The list with these lines appended, and what to write for it. This list itself stays as it is."""
-        after = OwnerList(self.key, self.size, list(self.tail), Counter(self.counts))
+        after = OwnerList(self.key, self.size, list(self.tail), Counter(self.counts), dict(self.fresh))
         pages: dict[int, list[list[str | int]]] = {}
-        for line in sorted(lines, key=lambda line: line.at):
+        for line in sorted(lines, key=lambda line: abs(line.at)):
             pages[after.size // PAGE] = after.tail
             after.tail.append([line.task_id, line.context_id, line.state, line.at])
-            after.counts[line.state] += 1
+            if line.state:
+                after.counts[line.state] += 1
             if line.before:
                 after.counts[line.before] -= 1
             after.size += 1
             if after.size % PAGE == 0:
+                after.fresh[after.size // PAGE - 1] = after.tail
                 after.tail = []
         writes: dict[str, bytes] = {f"{self.key}:{number}": msgpack.packb(page) for number, page in pages.items()}
         writes[self.key] = msgpack.packb([after.size, dict(after.counts)])
@@ -74,14 +85,20 @@ class OwnerList:
         end = self.size if before is None else min(before, self.size)
         page: list[list[str | int]] = []
         loaded = -1
+        undone: set[tuple[str | int, str | int]] = set()
         for position in range(end - 1, -1, -1):
             if position // PAGE != loaded:
                 loaded = position // PAGE
                 page = self.tail if loaded == self.size // PAGE else await self._page(store, loaded)
             task_id, context_id, state, at = page[position % PAGE]
-            yield position, Line(str(task_id), str(context_id), 0, int(state), int(at))
+            if int(at) < 0:
+                undone.add((task_id, -int(at)))
+            elif (task_id, at) not in undone:
+                yield position, Line(str(task_id), str(context_id), 0, int(state), int(at))
 
     async def _page(self, store: StateStore, number: int) -> list[list[str | int]]:
+        if number in self.fresh:
+            return self.fresh[number]
         key = f"{self.key}:{number}"
         stored = (await store.read([key])).get(key)
         if stored is None:
@@ -95,14 +112,12 @@ class TodoChange:
     """Pages of a to-do list as they will be once they are written."""
 
     pages: dict[int, set[str]]
+    count: int
     writes: dict[str, bytes]
 
 
 class Todo:
-    """A set of tasks in pages: those that anything but a person must move on, or those whose webhooks are to be told.
-
-    Not a hint: a restart takes up exactly these.
-    """
+    """A set of task ids in pages, of which a change touches few."""
 
     def __init__(self, key: str, pages: Iterable[Iterable[str]] = ()) -> None:
         self.key = key
@@ -111,10 +126,9 @@ class Todo:
         self._with_room = {number for number, page in enumerate(self._pages) if len(page) < PAGE}
 
     @classmethod
-    async def load(cls, store: StateStore, key: str) -> "Todo":
-        """Read a list."""
-        head = (await store.read([key])).get(key)
-        keys = [f"{key}:{number}" for number in range(msgpack.unpackb(head) if head else 0)]
+    async def load(cls, store: StateStore, key: str, pages: int) -> "Todo":
+        """Read that many pages."""
+        keys = [f"{key}:{number}" for number in range(pages)]
         stored = await store.read(keys) if keys else {}
         return cls(key, [msgpack.unpackb(stored[key]) for key in keys])
 
@@ -144,9 +158,7 @@ class Todo:
                     into, count = count, count + 1
             pages[into] = self._page(pages, into) | {task_id}
         writes: dict[str, bytes] = {f"{self.key}:{n}": msgpack.packb(sorted(page)) for n, page in pages.items()}
-        if count != len(self._pages):
-            writes[self.key] = msgpack.packb(count)
-        return TodoChange(pages, writes)
+        return TodoChange(pages, count, writes)
 
     def settle(self, change: TodoChange) -> None:
         """Make a change that has been written this list's own."""

@@ -5,13 +5,14 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from sidecard.errors import StoreUnavailable, TaskConflict
-from sidecard.tasks.index import Line, OwnerList, Todo, TodoChange
+from sidecard.tasks.index import Line
+from sidecard.tasks.slots import Owner, Slot, Staged
 from sidecard.tasks.store import StateStore
 
 log = logging.getLogger("sidecard.tasks")
@@ -19,28 +20,33 @@ log = logging.getLogger("sidecard.tasks")
 MAX_BATCH_BYTES = 1_000_000
 MAX_WAITING_BYTES = 32_000_000
 MAX_WAITING_SECONDS = 5.0
+INDEX_HEAD_COLONS = 2
 RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 T = TypeVar("T")
-_Lists = dict[tuple[str, str], OwnerList]
+
+
+class Deposed(TaskConflict):
+    """Somebody has taken this replica's slot over, taking it for dead."""
 
 
 @dataclass(slots=True, eq=False)
 class Append:
     """One frozen log entry on its way to the store, with what must become true together with it.
 
-    `hints` speak of earlier entries, whose commit is certain. `due` is its number if webhooks must be told.
+    `listed` says whether the task belongs on this replica's to-do list, None where that is another's business; `due` is
+    its number if webhooks must be told of it; `hints` speak of earlier entries, whose commit is certain.
     """
 
     key: str
     data: bytes
     task_id: str
-    owner: tuple[str, str]
+    owner: Owner
     line: Line | None
-    listed: bool
+    listed: bool | None
     contested: bool
-    hints: dict[str, bytes] = field(default_factory=dict)
     due: int = 0
+    hints: dict[str, bytes] = field(default_factory=dict)
     since: float = field(default_factory=time.monotonic)
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -57,35 +63,45 @@ class Told:
 
 
 class Journal:
-    """The one writer of a replica's logs, lists and to-do lists: `todo` to move on, `outbox` to tell webhooks of.
+    """The one writer of a replica's logs and slot.
 
-    A batch is one transaction. When the store refuses it, or its outcome is unknown, what is stored is read back: an
-    entry that is there byte for byte is committed, one that is there otherwise has lost, and the rest is sent again
-    unchanged. So an entry is in the log once or not at all, whatever the network did.
+    A batch is one transaction: task entries and the slot's next entry, which lists them. When the store refuses it, or
+    its outcome is unknown, what is stored is read back: with the slot's entry everything is committed, a task entry
+    that is there otherwise has lost, and the rest is sent again. So an entry is in its log, and listed, once or not at
+    all, whatever the network did. `deposed` is told when somebody else holds the slot now.
     """
 
-    def __init__(self, store: StateStore, replica: str) -> None:
+    def __init__(self, store: StateStore, deposed: Callable[[], None] = lambda: None) -> None:
         self.store = store
-        self.replica = replica
-        self.todo = Todo(key=f"todo:{replica}")
-        self.outbox = Todo(key=f"outbox:{replica}")
         self.writes = 0
         self.bytes_written = 0
-        self._lists: _Lists = {}
+        self._slot: Slot | None = None
+        self._deposed = deposed
         self._due: dict[str, int] = {}
-        self._queue: list[Append] = []
-        self._in_flight: Sequence[Append] = ()
         self._told: list[Told] = []
         self._telling: Sequence[Told] = ()
+        self._queue: list[Append] = []
+        self._in_flight: Sequence[Append] = ()
         self._waiting_bytes = 0
         self._wake = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Load the to-do lists and start writing."""
-        self.todo = await Todo.load(self.store, self.todo.key)
-        self.outbox = await Todo.load(self.store, self.outbox.key)
-        self._pump = asyncio.create_task(self._run(), name="journal")
+    @property
+    def slot(self) -> Slot:
+        """Where this replica writes; from `start` on."""
+        if self._slot is None:
+            raise StoreUnavailable("this agent is starting")
+        return self._slot
+
+    @property
+    def replica(self) -> str:
+        """Who writes here."""
+        return self.slot.holder
+
+    def start(self, slot: Slot) -> None:
+        """Write to this slot from now on."""
+        self._slot = slot
+        self._pump = asyncio.create_task(self._run(slot), name="journal")
 
     async def stop(self) -> None:
         """Stop writing. Whoever still waits learns that the outcome is not known."""
@@ -93,11 +109,16 @@ class Journal:
             self._pump.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._pump
+        self._give_up("this agent is stopping; send the same message again")
+
+    def _give_up(self, why: str) -> None:
         waiting: list[Append | Told] = [*self._in_flight, *self._queue, *self._telling, *self._told]
         for write in waiting:
             if not write.done.done():
-                write.done.set_exception(StoreUnavailable("this agent is stopping; send the same message again"))
+                write.done.set_exception(StoreUnavailable(why))
                 write.done.exception()  # nobody may be waiting any more
+        self._queue, self._in_flight, self._waiting_bytes = [], (), 0
+        self._told, self._telling = [], ()
 
     def admit(self) -> None:
         """Raises StoreUnavailable when so much waits for the store that nothing more should be accepted."""
@@ -106,16 +127,6 @@ class Journal:
             return
         if time.monotonic() - oldest.since > MAX_WAITING_SECONDS or self._waiting_bytes > MAX_WAITING_BYTES:
             raise StoreUnavailable("the state store does not keep up or is down; nothing was accepted, try again later")
-
-    async def list_of(self, tenant: str, owner: str) -> OwnerList:
-        """The list of one owner's tasks, as last committed. Raises StoreUnavailable."""
-        return await self._list_of(tenant, owner)
-
-    async def _list_of(self, tenant: str, owner: str) -> OwnerList:
-        if (tenant, owner) not in self._lists:
-            loaded = await OwnerList.load(self.store, self.replica, tenant, owner)
-            self._lists.setdefault((tenant, owner), loaded)
-        return self._lists[tenant, owner]
 
     def append(self, append: Append) -> asyncio.Future[None]:
         """Put an entry into the next batch. The future ends when it is stored, with TaskConflict when it lost."""
@@ -132,7 +143,7 @@ class Journal:
         self._wake.set()
         return told.done
 
-    async def _run(self) -> None:
+    async def _run(self, slot: Slot) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -141,7 +152,12 @@ class Journal:
                 told = self._telling = self._told
                 self._told = []
                 try:
-                    await self._commit(batch, told)
+                    await self._commit(slot, batch, told)
+                except Deposed:
+                    log.warning("replica %s was taken for dead; it goes on as another", slot.holder)
+                    self._give_up("this replica was taken for dead; send the same message again")
+                    self._deposed()
+                    return
                 except Exception:
                     log.exception("a batch of log entries could not be written")
                     _end(StoreUnavailable("this could not be stored; the agent's log says why"), *batch, *told)
@@ -163,64 +179,150 @@ class Journal:
         self._queue = rest
         return batch
 
-    async def _commit(self, batch: list[Append], told: list[Told]) -> None:
-        attempt = 0
-        absent = batch
-        while batch or told:
-            lists, todo, outbox, upserts = await self._stage(batch, told)
-            try:
-                await self.store.write([(append.key, append.data) for append in absent], upserts)
-                break
-            except (TaskConflict, StoreUnavailable):
-                stored = await patiently(partial(self.store.read, [append.key for append in batch])) if batch else {}
-            lost = [append for append in batch if stored.get(append.key, append.data) != append.data]
-            for append in lost:
-                _end(TaskConflict(f"{append.key} was written by somebody else"), append)
-            batch = [append for append in batch if stored.get(append.key, append.data) == append.data]
-            # When only the answer was lost nothing is absent; the lists are written once more, to be sure of them too.
-            absent = [append for append in batch if append.key not in stored]
-            if not lost and (absent or not batch):
-                await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-                attempt += 1
-        if not batch and not told:
-            return
-        self._lists.update(lists)
-        self.todo.settle(todo)
-        self.outbox.settle(outbox)
+    async def _commit(self, slot: Slot, batch: list[Append], told: list[Told]) -> None:
+        if self.store.atomic:
+            await self._commit_together(slot, batch, told)
+        else:
+            await self._commit_one_by_one(slot, batch, told)
         for one in told:
             if not self._owes(one):
                 self._due.pop(one.task_id, None)
-        self.writes += 1
-        self.bytes_written += sum(len(append.data) for append in batch) + sum(map(len, upserts.values()))
-        _end(None, *batch, *told)
+        _end(None, *told)
 
-    async def _stage(
-        self, batch: list[Append], told: list[Told]
-    ) -> tuple[_Lists, TodoChange, TodoChange, dict[str, bytes]]:
-        upserts = {key: hint for append in batch for key, hint in append.hints.items()}
-        upserts |= {key: cursor for one in told for key, cursor in one.cursors.items()}
-        lists: _Lists = {}
-        lines: dict[tuple[str, str], list[Line]] = {}
+    async def _commit_together(self, slot: Slot, batch: list[Append], told: list[Told]) -> None:
+        """One transaction; when somebody has taken a key of it, one without that key."""
+        attempt = 0
+        while batch or told:
+            staged = await patiently(partial(self._stage, slot, batch, told))
+            creates = [(append.key, append.data) for append in batch]
+            upserts = _hints(batch, told) | staged.upserts
+            lost: list[Append] = []
+            while not lost:
+                if await self._create(staged, creates, upserts, staged.deletes):
+                    self._settle(slot, staged, creates, upserts)
+                    _end(None, *batch)
+                    return
+                stored = await patiently(partial(self.store.read, [append.key for append in batch])) if batch else {}
+                lost = [append for append in batch if append.key in stored]
+                if not lost:  # refused for no reason, or not reached
+                    await _pause(attempt)
+                    attempt += 1
+            batch = _without(batch, lost)
+
+    async def _commit_one_by_one(self, slot: Slot, batch: list[Append], told: list[Told]) -> None:
+        """For a store that decides key by key: the slot's entry announces the batch, then each task entry is tried.
+
+        So everything that is stored is listed. What lost is taken back by a further entry; when this process dies in
+        between, whoever takes the slot over does so.
+        """
+        before = {append.task_id: append.task_id in slot.todo.all for append in batch if append.listed is not None}
+        await self._announce(slot, await patiently(partial(self._stage, slot, batch, told)), _hints(batch, told))
+        won = await self._decide_each(batch)
+        if lost := [append for append in batch if append not in won]:
+            lines: dict[Owner, list[Line]] = {}
+            for append in lost:
+                if append.line:
+                    lines.setdefault(append.owner, []).append(append.line.undone())
+            todo = {append.task_id: before[append.task_id] for append in lost if append.listed is not None}
+            amended = await patiently(partial(slot.stage, lines, todo, holder=slot.holder))
+            await self._announce(slot, amended, {})
+        _end(None, *won)
+
+    async def _stage(self, slot: Slot, batch: list[Append], told: list[Told]) -> Staged:
+        lines: dict[Owner, list[Line]] = {}
         for append in batch:
             if append.line:
                 lines.setdefault(append.owner, []).append(append.line)
-        for owner, changed in lines.items():
-            lists[owner], writes = (await patiently(partial(self._list_of, *owner))).stage(changed)
-            upserts |= writes
-        todo = self.todo.stage({append.task_id: append.listed for append in batch})
+        todo = {append.task_id: append.listed for append in batch if append.listed is not None}
         due = {append.task_id: True for append in batch if append.due}
-        outbox = self.outbox.stage(due | {one.task_id: self._owes(one) for one in told})
-        return lists, todo, outbox, upserts | todo.writes | outbox.writes
+        return await slot.stage(lines, todo, due | {one.task_id: self._owes(one) for one in told})
 
     def _owes(self, told: Told) -> bool:
         return max(told.known, self._due.get(told.task_id, 0)) > told.through
 
+    async def _announce(self, slot: Slot, staged: Staged, hints: dict[str, bytes]) -> None:
+        attempt = 0
+        while not await self._create(staged, [], {}, ()):
+            await _pause(attempt)
+            attempt += 1
+        upserts = hints | staged.upserts
+        for rank in range(3):
+            if some := {key: value for key, value in upserts.items() if _rank(key) == rank}:
+                await patiently(partial(self.store.write, [], some))
+        if staged.deletes:
+            await patiently(partial(self.store.write, [], {}, staged.deletes))
+        self._settle(slot, staged, [], upserts)
 
-async def patiently(read: Callable[[], Awaitable[T]]) -> T:
-    """What `read` gives, tried until the store answers."""
+    async def _create(
+        self,
+        staged: Staged,
+        creates: list[tuple[str, bytes]],
+        upserts: Mapping[str, bytes],
+        deletes: Sequence[str],
+    ) -> bool:
+        """Send a batch with the slot's next entry once; whether it is stored. Raises Deposed."""
+        try:
+            await self.store.write([*creates, (staged.key, staged.data)], upserts, deletes)
+        except (TaskConflict, StoreUnavailable):
+            stored = await patiently(partial(self.store.read, [staged.key]))
+            if staged.key not in stored:
+                return False
+            if stored[staged.key] != staged.data:
+                raise Deposed(f"{staged.key} was written by somebody else") from None
+        return True
+
+    async def _decide_each(self, batch: list[Append]) -> list[Append]:
+        """Create task entries, each for itself; returns those that have won."""
+        attempt = 0
+        absent = batch
+        while absent:
+            with contextlib.suppress(TaskConflict, StoreUnavailable):
+                await self.store.write([(append.key, append.data) for append in absent], {})
+                break
+            stored = await patiently(partial(self.store.read, [append.key for append in batch]))
+            batch = _without(batch, [a for a in batch if stored.get(a.key, a.data) != a.data])
+            absent = [append for append in batch if append.key not in stored]
+            if absent:
+                await _pause(attempt)
+                attempt += 1
+        self.bytes_written += sum(len(append.data) for append in batch)
+        return batch
+
+    def _settle(
+        self, slot: Slot, staged: Staged, creates: list[tuple[str, bytes]], upserts: Mapping[str, bytes]
+    ) -> None:
+        slot.settle(staged)
+        self.writes += 1
+        self.bytes_written += sum(map(len, (staged.data, *dict(creates).values(), *upserts.values())))
+
+
+def _hints(batch: list[Append], told: list[Told]) -> dict[str, bytes]:
+    hints = {key: hint for append in batch for key, hint in append.hints.items()}
+    return hints | {key: cursor for one in told for key, cursor in one.cursors.items()}
+
+
+def _rank(key: str) -> int:
+    """Which of the keys that are overwritten must be written first: pages, heads of lists, head of the slot."""
+    kind, colons = key.partition(":")[0], key.count(":")
+    return 2 if kind == "slot" else 1 if kind == "index" and colons == INDEX_HEAD_COLONS else 0
+
+
+def _without(batch: list[Append], lost: list[Append]) -> list[Append]:
+    """The batch without those who have lost, who learn that."""
+    for append in lost:
+        _end(TaskConflict(f"{append.key} was written by somebody else"), append)
+    return [append for append in batch if append not in lost]
+
+
+async def _pause(attempt: int) -> None:
+    await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+
+
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """What the store answers, asked until it does."""
     for delay in itertools.chain(RETRY_SECONDS, itertools.repeat(RETRY_SECONDS[-1])):
         try:
-            return await read()
+            return await ask()
         except StoreUnavailable:
             await asyncio.sleep(delay)
     raise AssertionError

@@ -2,7 +2,9 @@
 
 import base64
 import binascii
+from collections.abc import AsyncIterator
 
+import msgpack
 from a2a.types import ListTasksRequest, ListTasksResponse
 from a2a.types import Task as A2ATask
 from a2a.utils.errors import InvalidParamsError
@@ -29,11 +31,11 @@ async def list_tasks(engine: Engine, tenant: str, owner: str, params: ListTasksR
         raise InvalidParamsError(f"pageSize must be from 1 to {MAX_PAGE}")
     size = params.page_size if params.HasField("page_size") else DEFAULT_PAGE
     after = checks.milliseconds(params.status_timestamp_after) if params.HasField("status_timestamp_after") else None
-    listing = await engine.journal.list_of(tenant, owner)
+    listing = await MergedList.open(engine, tenant, owner)
     response = ListTasksResponse(page_size=size)
     held = 0
     seen: set[str] = set()
-    async for position, line in listing.newest_first(engine.store, _page_position(params.page_token)):
+    async for line in listing.newest_first(_places(params.page_token)):
         newest = line.task_id not in seen
         seen.add(line.task_id)
         task = await _listed(engine, line, params) if newest and _matches(line, params, after) else None
@@ -41,12 +43,47 @@ async def list_tasks(engine: Engine, tenant: str, owner: str, params: ListTasksR
             continue
         held += task.ByteSize()
         if len(response.tasks) == size or (response.tasks and held > MOST_PAGE_BYTES):
-            response.next_page_token = _page_token(position + 1)
+            response.next_page_token = _page_token(listing.places)
             break
         response.tasks.append(task)
     counted = not params.context_id and after is None
-    response.total_size = _count(listing, params.status) if counted else await _scan(engine, listing, params, after)
+    response.total_size = listing.count(params.status) if counted else await _scan(listing, params, after)
     return response
+
+
+class MergedList:
+    """One owner's lists in all slots as one, last changed first. `places` says, while it is read, how far it is."""
+
+    def __init__(self, engine: Engine, lists: dict[int, OwnerList]) -> None:
+        self._engine = engine
+        self._lists = lists
+        self.places: dict[int, int] = {}
+
+    @classmethod
+    async def open(cls, engine: Engine, tenant: str, owner: str) -> "MergedList":
+        """The list as it is now. Raises StoreUnavailable."""
+        return cls(engine, {slot.number: await slot.list_of((tenant, owner)) for slot in await engine.slots()})
+
+    def count(self, state: int) -> int:
+        """How many tasks are in a state; 0 for any."""
+        return sum(lst.counts.get(state, 0) if state else sum(lst.counts.values()) for lst in self._lists.values())
+
+    async def newest_first(self, places: dict[int, int] | None = None) -> AsyncIterator[Line]:
+        """Every line from these places on: the one last given is below its list's place."""
+        places = places or {}
+        lists = {k: lst.newest_first(self._engine.store, places.get(k)) for k, lst in self._lists.items()}
+        heads: dict[int, tuple[int, Line]] = {}
+        for k, lines in lists.items():
+            if (head := await anext(lines, None)) is not None:
+                heads[k] = head
+        while heads:
+            self.places = {k: heads[k][0] + 1 if k in heads else 0 for k in lists}
+            k = max(heads, key=lambda k: heads[k][1].at)
+            yield heads[k][1]
+            if (head := await anext(lists[k], None)) is not None:
+                heads[k] = head
+            else:
+                del heads[k]
 
 
 async def _listed(engine: Engine, line: Line, params: ListTasksRequest) -> A2ATask | None:
@@ -68,29 +105,26 @@ def _matches(line: Line, params: ListTasksRequest, after: int | None) -> bool:
     )
 
 
-def _count(listing: OwnerList, status: int) -> int:
-    return listing.counts.get(status, 0) if status else sum(listing.counts.values())
-
-
-async def _scan(engine: Engine, listing: OwnerList, params: ListTasksRequest, after: int | None) -> int:
+async def _scan(listing: MergedList, params: ListTasksRequest, after: int | None) -> int:
     """How many tasks match filters that no counter is kept for: every line is read once."""
     seen: set[str] = set()
     total = 0
-    async for _, line in listing.newest_first(engine.store):
+    async for line in listing.newest_first():
         if line.task_id not in seen:
             seen.add(line.task_id)
             total += _matches(line, params, after)
     return total
 
 
-def _page_token(position: int) -> str:
-    return base64.urlsafe_b64encode(str(position).encode()).decode().rstrip("=")
+def _page_token(places: dict[int, int]) -> str:
+    return base64.urlsafe_b64encode(msgpack.packb(places)).decode().rstrip("=")
 
 
-def _page_position(token: str) -> int | None:
+def _places(token: str) -> dict[int, int] | None:
     if not token:
         return None
     try:
-        return int(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode("ascii"))
-    except (ValueError, binascii.Error):
+        places = msgpack.unpackb(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)), strict_map_key=False)
+        return {int(k): int(place) for k, place in places.items()}
+    except (ValueError, TypeError, AttributeError, binascii.Error, msgpack.UnpackException):
         raise InvalidParamsError("pageToken is not one that this agent gave out") from None

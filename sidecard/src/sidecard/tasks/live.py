@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from a2a.types import TaskStatusUpdateEvent
 
-from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
+from sidecard.errors import LogBroken, SidecardError, StoreUnavailable, TaskConflict
 from sidecard.tasks.entry import Entry, Record, head_key, log_key
 from sidecard.tasks.follower import Event, Followers
 from sidecard.tasks.index import Line
 from sidecard.tasks.journal import Append, Journal, patiently
 from sidecard.tasks.loading import catch_up
 from sidecard.tasks.pending import Pending
-from sidecard.tasks.state import ENDS, INTERRUPTED, TERMINAL, FoldedTask, Question, Step
+from sidecard.tasks.state import ENDS, INTERRUPTED, TAKEN, TERMINAL, FoldedTask, Question, Step
 
 if TYPE_CHECKING:
     from sidecard.tasks.run import Run
@@ -30,6 +30,9 @@ SNAPSHOT_BYTES_PER_ENTRY = 256
 linearly with the log."""
 MOST_SNAPSHOT_BYTES = 4_000_000
 ACKNOWLEDGE_SECONDS = 20.0
+GAP_SECONDS = 0.1
+FAIR_RACES = 2
+"""Races that an outsider may lose before it knocks."""
 
 
 class TaskEnded(TaskConflict):
@@ -39,18 +42,26 @@ class TaskEnded(TaskConflict):
 class Keeper(Protocol):
     """Who keeps tasks in memory, and moves them on."""
 
-    def stored(self, live: "Live", before: int, records: list[Record]) -> None:
-        """An entry of this task is stored; `before` was its state."""
+    def stored(self, live: "Live", before: int, records: list[Record], *, own: bool) -> None:
+        """An entry of this task is stored, this replica's `own` or another's; `before` was its state."""
 
     def let_go(self, live: "Live") -> None:
         """This task may no longer be needed in memory."""
+
+    def alive(self, replica: str) -> bool:
+        """Whether that other replica is alive, and so moves its tasks on."""
+
+    async def knock(self, replica: str, task_id: str) -> None:
+        """Make that other replica look at a task of its own."""
 
 
 class Live:
     """Serialises the appends of one task: at most one entry in flight, each record in exactly one entry.
 
     What is appended takes part in decisions at once (`state`, `ended`), and leaves this process only when committed.
-    When its entry is lost to somebody else who runs the task now, this object is `lost`, for good: load the task again.
+    A task that rests, or whose owner is dead, is taken over by whoever appends to it; to one that another replica moves
+    on this one appends as an outsider, and leaves the rest to the owner. When a task that runs here is taken over by
+    another replica, this object is `lost`, for good: load the task again.
     """
 
     def __init__(
@@ -78,6 +89,8 @@ class Live:
         self.lost: SidecardError | None = None
         self.canceling = False
         self.failure = "error"
+        self._pausing = False
+        self._races = 0
         self._keeper = keeper
         self._pending = Pending()
         self._steps: dict[str, asyncio.Future[Step]] = {}
@@ -98,6 +111,16 @@ class Live:
     def ended(self) -> bool:
         """Whether the task has ended, or will with what is about to be committed."""
         return self.state in TERMINAL
+
+    @property
+    def owned(self) -> bool:
+        """Whether this replica moves the task on."""
+        return self.folded.owner_replica in ("", self.replica)
+
+    @property
+    def writing(self) -> bool:
+        """Whether an entry of it is being written here, so that this replica meets what others append by itself."""
+        return self._flushing is not None
 
     @property
     def busy(self) -> bool:
@@ -233,6 +256,23 @@ class Live:
         finally:
             self._keeper.let_go(self)
 
+    def hear(self, data: bytes) -> None:
+        """Take in the next entry, which somebody else has written."""
+        ran_here = self.owned
+        try:
+            self._take_in(Entry.unpack(data), own=False)
+        except LogBroken as error:
+            log.error("%s", error)
+            self._lose(error)
+            return
+        self._begin_from_folded()
+        if ran_here and not self.owned and self.run is not None:
+            self._lose(self._run_elsewhere())
+
+    def pause(self) -> None:
+        """Leave a gap before the next entry, in which others may write: a fast stream could starve a cancel."""
+        self._pausing = True
+
     async def close(self) -> None:
         """Forget the task: its followers' streams end, its run and waits stop. The log goes on where it is taken up."""
         flushing = [self._flushing] if self._flushing else []
@@ -249,6 +289,9 @@ class Live:
                 await self.hold
                 self.hold = None
             while self._pending and self.lost is None:
+                if self._pausing:
+                    self._pausing = False
+                    await asyncio.sleep(GAP_SECONDS)
                 await self._write()
         except (TaskConflict, StoreUnavailable) as error:
             self._lose(error)
@@ -263,8 +306,9 @@ class Live:
     async def _write(self) -> None:
         count, records = self._pending.next_entry()
         folded = self.folded
-        handover = folded.owner_replica != self.replica
-        added: list[Record] = [["lease", self.replica]] if handover else []
+        outsider = self._is_outsider(records)
+        handover = not outsider and (folded.owner_replica != self.replica or _has_lease(records))
+        added: list[Record] = [["lease", self.replica, TAKEN]] if handover and not _has_lease(records) else []
         if folded.n + 1 >= self._snapshot_due:
             added.insert(0, *self._snapshot())
         entry = Entry(
@@ -274,21 +318,31 @@ class Live:
             records=[*added, *records] if folded.n else [*records, *added],
         )
         try:
-            await self.journal.append(self._append_of(entry))
+            await self.journal.append(self._append_of(entry, outsider=outsider))
         except TaskConflict:
-            await self._rebase(entry)
+            await self._rebase()
             return
+        self._races = 0
         self._pending.stored(count)
-        self._take_in(entry)
+        self._take_in(entry, own=True)
         self._hints = {head_key(self.task_id): b"%d" % folded.n} if folded.snapshot_at == folded.n else {}
+        if outsider:
+            await patiently(partial(self._keeper.knock, folded.owner_replica, self.task_id))
         self._pending.wake()
+
+    def _is_outsider(self, records: list[Record]) -> bool:
+        """Whether another replica moves this task on, and goes on doing so."""
+        folded = self.folded
+        if folded.n == 0 or self.owned or _has_lease(records):
+            return False
+        return folded.must_move and self._keeper.alive(folded.owner_replica)
 
     def _snapshot(self) -> list[Record]:
         snapshot = self.folded.snapshot()
         self._snapshot_due = self.folded.n + 1 + _until_snapshot(len(snapshot))
         return [["snapshot", snapshot]] if len(snapshot) <= MOST_SNAPSHOT_BYTES else []
 
-    def _append_of(self, entry: Entry) -> Append:
+    def _append_of(self, entry: Entry, *, outsider: bool) -> Append:
         folded = self.folded
         meta = self.meta
         after = folded.preview(entry.records)
@@ -301,13 +355,13 @@ class Live:
             task_id=self.task_id,
             owner=(meta["tenant"], meta["owner"]),
             line=line,
-            listed=after.must_move,
-            contested=folded.n == 0 or entry.epoch != folded.epoch,
+            listed=None if outsider else after.must_move,
+            contested=outsider or folded.n == 0 or entry.epoch != folded.epoch,
             hints=self._hints,
             due=folded.n + 1 if after.due else 0,
         )
 
-    def _take_in(self, entry: Entry) -> None:
+    def _take_in(self, entry: Entry, *, own: bool) -> None:
         """Fold an entry that is stored, and tell everybody."""
         before, question = self.folded.state, self.folded.question
         self.folded.apply(entry)
@@ -320,20 +374,30 @@ class Live:
         if self.folded.ended:
             self._followers.cut()
         self._changed.set()
-        self._keeper.stored(self, before, entry.records)
+        self._keeper.stored(self, before, entry.records, own=own)
 
-    async def _rebase(self, entry: Entry) -> None:
+    async def _rebase(self) -> None:
         """Somebody else has written this entry: fold it in and try again, unless the task is run elsewhere now."""
         if self.folded.n == 0:
             raise TaskConflict(f"task {self.task_id} exists already")
-        await patiently(partial(catch_up, self.journal.store, self.task_id, self.folded, self._take_in))
-        if self.folded.epoch >= entry.epoch and self.folded.owner_replica != self.replica:
-            raise TaskConflict(f"task {self.task_id} is run by another replica now")
+        ran_here = self.owned and self.run is not None
+        adopting = any(_has_lease(group) for group in self._pending)
+        take_in = partial(self._take_in, own=False)
+        await patiently(partial(catch_up, self.journal.store, self.task_id, self.folded, take_in))
+        if not self.owned and (ran_here or (adopting and self._keeper.alive(self.folded.owner_replica))):
+            raise self._run_elsewhere()
         if self.folded.ended:
             raise TaskEnded(f"task {self.task_id} has ended")
         self._begin_from_folded()
         for group in self._pending:
             self._anticipate(group)
+        self._races += 1
+        if not self.owned and self._races >= FAIR_RACES:
+            await patiently(partial(self._keeper.knock, self.folded.owner_replica, self.task_id))
+            await asyncio.sleep(GAP_SECONDS / 2)
+
+    def _run_elsewhere(self) -> TaskConflict:
+        return TaskConflict(f"task {self.task_id} is run by another replica now")
 
     def _lose(self, error: SidecardError) -> None:
         """Stop without a word to anyone but those who wait here."""
@@ -358,6 +422,10 @@ class Live:
             del self._steps[key]
             if step.done and not future.done():
                 future.set_result(step)
+
+
+def _has_lease(records: list[Record]) -> bool:
+    return any(record[0] == "lease" for record in records)
 
 
 def _until_snapshot(size: int) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Protocol
 
 from sidecard.errors import TaskConflict
 from sidecard.tasks.entry import Record
@@ -15,19 +16,26 @@ LINGER_SECONDS = 0.05
 """How long a task whose reader went away stays for other readers."""
 
 
+OnStored = Callable[[Live, int, list[Record], bool], None]
+
+
+class Others(Protocol):
+    """The other replicas."""
+
+    def alive(self, replica: str) -> bool:
+        """Whether that one seems to be alive."""
+
+    async def knock(self, replica: str, task_id: str) -> None:
+        """Make that one look at a task soon. Raises StoreUnavailable."""
+
+
 class Lives:
     """Loads tasks on demand, one `Live` per task, and forgets those that nobody and nothing needs."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        replica: str,
-        clock: Callable[[], int],
-        on_stored: Callable[[Live, int, list[Record]], None],
-    ) -> None:
-        """`on_stored` is told of each stored entry: the task, its state before, and the entry's records."""
+    def __init__(self, journal: Journal, others: Others, clock: Callable[[], int], on_stored: OnStored) -> None:
+        """`on_stored` is told of each stored entry: the task, its state before, the records, and whether it is own."""
         self._journal = journal
-        self._replica = replica
+        self._others = others
         self._clock = clock
         self._on_stored = on_stored
         self._lives: dict[str, Live] = {}
@@ -89,9 +97,17 @@ class Lives:
         for loading in list(self._loading.values()):
             loading.cancel()
 
-    def stored(self, live: Live, before: int, records: list[Record]) -> None:
+    def stored(self, live: Live, before: int, records: list[Record], *, own: bool) -> None:
         """See live.Keeper."""
-        self._on_stored(live, before, records)
+        self._on_stored(live, before, records, own)
+
+    def alive(self, replica: str) -> bool:
+        """See live.Keeper."""
+        return self._others.alive(replica)
+
+    async def knock(self, replica: str, task_id: str) -> None:
+        """See live.Keeper."""
+        await self._others.knock(replica, task_id)
 
     def let_go(self, live: Live) -> None:
         """See live.Keeper. It goes in a moment: who has just made a task reads it next."""
@@ -129,7 +145,7 @@ class Lives:
         return folded is not None
 
     def _keep(self, folded: FoldedTask, meta: dict[str, str]) -> Live:
-        live = Live(self._journal, self, folded, meta, replica=self._replica, clock=self._clock)
+        live = Live(self._journal, self, folded, meta, replica=self._journal.replica, clock=self._clock)
         self._lives[live.task_id] = live
         return live
 

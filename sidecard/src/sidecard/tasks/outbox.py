@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -109,10 +109,16 @@ class Outbox:
         """Tasks with deliveries under way."""
         return len(self._mail)
 
-    def start(self) -> None:
-        """Go on with what the last stop left undelivered."""
-        waiting = iter(self._journal.outbox.all())
-        for number in range(TAKE_UP):
+    def start(self, task_ids: Collection[str]) -> None:
+        """Tell webhooks from now on, beginning with what the last stop left."""
+        self._stopping = False
+        self._mail.clear()
+        self.take_up(task_ids)
+
+    def take_up(self, task_ids: Collection[str]) -> None:
+        """Go on with what another replica left undelivered."""
+        waiting = iter(sorted(task_ids))
+        for number in range(min(TAKE_UP, len(task_ids))):
             self._spawn(self._take_up(waiting), f"webhooks {number}")
 
     async def stop(self, seconds: float) -> None:

@@ -28,6 +28,12 @@ ENDS = frozenset({"done", "failed", "dropped"})
 EVENTS = frozenset({"status", "artifact"})
 """Records that streams and webhooks are told of."""
 
+TAKEN, DIED, HELD, ALONE = "taken", "died", "held", "alone"
+"""How a replica came to own a task: by its first entry or while it rested; because its owner died; then HELD, since it
+may be what its owners die of, and later run ALONE of its kind."""
+PROGRESS = ENDS | {"begun", "artifact", "child", "question"}
+"""Records that a run makes when it gets further than the runs before."""
+
 
 def state_name(state: int) -> str:
     """COMPLETED for TASK_STATE_COMPLETED: the short name used in metrics and messages."""
@@ -96,6 +102,8 @@ class Preview:
 class FoldedTask:
     """The state of one task after entry `n` of its log.
 
+    `lease` says how its owner came to it, `deaths` counts the owners that died running it without any progress.
+
     `created` and `at` (its last entry) are UTC in milliseconds, `waiting` are the steps that have begun and not ended,
     questions aside, and `snapshot_at` is the entry that holds the last snapshot.
     """
@@ -115,7 +123,9 @@ class FoldedTask:
     children: dict[str, Child] = field(default_factory=dict)
     push: dict[str, Webhook] = field(default_factory=dict)
     cancel_by: str | None = None
-    fruitless: int = 0
+    lease: str = ""
+    deaths: int = 0
+    progressed: bool = False
     waiting: set[str] = field(default_factory=set)
     snapshot_at: int = 0
     snapshot_bytes: int = 0
@@ -176,6 +186,11 @@ class FoldedTask:
         self.n, self.nonce, self.epoch, self.at = self.n + 1, entry.nonce, entry.epoch, entry.at
         for number, record in enumerate(entry.records):
             self._fold(record, entry.at, number)
+            self.progressed = self.progressed or record[0] in PROGRESS
+
+    def deaths_after_another(self) -> int:
+        """What `deaths` will be when the present owner is found dead: a task that was only held is innocent."""
+        return 0 if self.progressed else self.deaths + (self.lease != HELD)
 
     def _fold(self, record: Record, at: int, number: int) -> None:  # noqa: C901, PLR0912 -- one case per kind of record
         match record:
@@ -200,9 +215,10 @@ class FoldedTask:
                 self.question = Question(question_id, key, spec)
             case ["child", key, agent, task_id]:
                 self.children[key] = Child(agent, task_id)
-            case ["lease", owner]:
-                self.owner_replica = owner
-                self.fruitless += 1
+            case ["lease", owner, how]:
+                if how in (DIED, HELD):
+                    self.deaths = self.deaths_after_another()
+                self.owner_replica, self.lease, self.progressed = owner, how, False
             case ["cancel", by]:
                 self.cancel_by = by
             case ["push", config_id, data]:
@@ -230,7 +246,6 @@ class FoldedTask:
         known = self.steps.get(key)
         if known is None or not known.end:
             self.steps[key] = step
-            self.fruitless = 0
         self.waiting.discard(key)
         if self.question is not None and self.question.step == key:
             self.question = None
@@ -282,7 +297,7 @@ class FoldedTask:
                 "children": {key: [c.agent, c.task_id] for key, c in self.children.items()},
                 "push": {key: [w.config, w.since, w.version] for key, w in self.push.items()},
                 "cancel": self.cancel_by,
-                "fruitless": self.fruitless,
+                "lease": [self.lease, self.deaths, self.progressed],
             }
         )
         return packed
@@ -293,6 +308,7 @@ class FoldedTask:
         raw = msgpack.unpackb(data)
         task = A2ATask.FromString(raw["task"])
         steps = {key: Step(*value) for key, value in raw["steps"].items()}
+        lease, deaths, progressed = raw["lease"]
         return cls(
             n=raw["n"],
             nonce=raw["nonce"],
@@ -309,7 +325,9 @@ class FoldedTask:
             children={key: Child(*value) for key, value in raw["children"].items()},
             push={key: Webhook(data, tuple(since), tuple(at)) for key, (data, since, at) in raw["push"].items()},
             cancel_by=raw["cancel"],
-            fruitless=raw["fruitless"],
+            lease=lease,
+            deaths=deaths,
+            progressed=progressed,
             waiting={key for key, step in steps.items() if not step.end and step.kind != ASK},
             _artifacts={artifact.artifact_id: at for at, artifact in enumerate(task.artifacts)},
         )

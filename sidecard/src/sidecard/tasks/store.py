@@ -20,8 +20,18 @@ TIMEOUT = 10.0
 class StateStore(Protocol):
     """What the engine asks of a store."""
 
-    async def write(self, creates: Sequence[tuple[str, bytes]], upserts: Mapping[str, bytes]) -> None:
-        """Write all of it or nothing, in one transaction; `creates` only where the key is absent.
+    @property
+    def shared(self) -> bool:
+        """Whether several replicas may use it at once."""
+
+    @property
+    def atomic(self) -> bool:
+        """Whether a `write` is all or nothing; else each of its keys is decided alone."""
+
+    async def write(
+        self, creates: Sequence[tuple[str, bytes]], upserts: Mapping[str, bytes], deletes: Sequence[str] = ()
+    ) -> None:
+        """Write all of it, in one transaction where the store is `atomic`; `creates` only where the key is absent.
 
         Raises TaskConflict when the store refused (a key of `creates` may exist), StoreUnavailable when the outcome is
         not known. After either, read back what is there: stores name their errors differently.
@@ -35,14 +45,21 @@ class StateStore(Protocol):
 
 
 class DaprStateStore:
-    """A Dapr state component with transactions (SQLite, PostgreSQL) over the sidecar's gRPC API.
+    """A Dapr state component over the sidecar's gRPC API.
+
+    SQLite and PostgreSQL take a write as one transaction. In a transaction of Redis create-if-absent decides nothing,
+    so there the keys are saved one by one, in one call.
 
     The generated stubs are used because the Python SDK's transaction call can't carry the `first-write` option that
     makes a create decide, and because its client waits for the sidecar synchronously.
     """
 
-    def __init__(self, *, port: int, token: str, component: str = "state") -> None:
+    def __init__(
+        self, *, port: int, token: str, component: str = "state", shared: bool = False, atomic: bool = True
+    ) -> None:
         self.component = component
+        self.shared = shared
+        self.atomic = atomic
         self._channel = grpc.aio.insecure_channel(
             f"127.0.0.1:{port}",
             options=[
@@ -54,19 +71,38 @@ class DaprStateStore:
         self._stub = dapr_pb2_grpc.DaprStub(self._channel)  # type: ignore[no-untyped-call]
         self._metadata = (("dapr-api-token", token),)
 
-    async def write(self, creates: Sequence[tuple[str, bytes]], upserts: Mapping[str, bytes]) -> None:
+    async def write(
+        self, creates: Sequence[tuple[str, bytes]], upserts: Mapping[str, bytes], deletes: Sequence[str] = ()
+    ) -> None:
         """See StateStore."""
-        request = state_pb2.ExecuteStateTransactionRequest(storeName=self.component)
-        for key, value in sorted(creates):
-            _add(request, key, value, common_pb2.StateOptions.CONCURRENCY_FIRST_WRITE)
-        for key in sorted(upserts):
-            _add(request, key, upserts[key], common_pb2.StateOptions.CONCURRENCY_LAST_WRITE)
+        items = [_item(key, value, _FIRST) for key, value in sorted(creates)]
+        items += [_item(key, upserts[key], _LAST) for key in sorted(upserts)]
         try:
-            await self._stub.ExecuteStateTransaction(request, metadata=self._metadata, timeout=TIMEOUT)
+            if self.atomic:
+                await self._transact(items, deletes)
+            else:
+                await self._save(items, deletes)
         except grpc.aio.AioRpcError as error:
             if error.code() in (grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.FAILED_PRECONDITION):
                 raise TaskConflict(f"the state store refused a write: {error.details()}") from error
             raise _unavailable(error) from error
+
+    async def _transact(self, items: Sequence[common_pb2.StateItem], deletes: Sequence[str]) -> None:
+        operations = [state_pb2.TransactionalStateOperation(operationType="upsert", request=item) for item in items]
+        for key in sorted(deletes):
+            item = common_pb2.StateItem(key=key)
+            operations.append(state_pb2.TransactionalStateOperation(operationType="delete", request=item))
+        request = state_pb2.ExecuteStateTransactionRequest(storeName=self.component, operations=operations)
+        await self._stub.ExecuteStateTransaction(request, metadata=self._metadata, timeout=TIMEOUT)
+
+    async def _save(self, items: Sequence[common_pb2.StateItem], deletes: Sequence[str]) -> None:
+        if items:
+            request = state_pb2.SaveStateRequest(store_name=self.component, states=items)
+            await self._stub.SaveState(request, metadata=self._metadata, timeout=TIMEOUT)
+        if deletes:
+            states = [common_pb2.StateItem(key=key) for key in sorted(deletes)]
+            removal = state_pb2.DeleteBulkStateRequest(store_name=self.component, states=states)
+            await self._stub.DeleteBulkState(removal, metadata=self._metadata, timeout=TIMEOUT)
 
     async def read(self, keys: Sequence[str]) -> dict[str, bytes]:
         """See StateStore."""
@@ -82,31 +118,22 @@ class DaprStateStore:
 
     async def delete(self, keys: Sequence[str]) -> None:
         """See StateStore."""
-        request = state_pb2.ExecuteStateTransactionRequest(storeName=self.component)
-        for key in sorted(keys):
-            request.operations.append(
-                state_pb2.TransactionalStateOperation(operationType="delete", request=common_pb2.StateItem(key=key))
-            )
-        try:
-            await self._stub.ExecuteStateTransaction(request, metadata=self._metadata, timeout=TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            raise _unavailable(error) from error
+        await self.write([], {}, keys)
 
     async def close(self) -> None:
         """Close the channel to the sidecar."""
         await self._channel.close(None)
 
 
-def _add(
-    request: state_pb2.ExecuteStateTransactionRequest,
-    key: str,
-    value: bytes,
-    concurrency: common_pb2.StateOptions.StateConcurrency.ValueType,
-) -> None:
-    item = common_pb2.StateItem(key=key, value=value)
-    item.options.concurrency = concurrency
-    item.options.consistency = common_pb2.StateOptions.CONSISTENCY_STRONG
-    request.operations.append(state_pb2.TransactionalStateOperation(operationType="upsert", request=item))
+_FIRST = common_pb2.StateOptions.CONCURRENCY_FIRST_WRITE
+_LAST = common_pb2.StateOptions.CONCURRENCY_LAST_WRITE
+
+
+def _item(
+    key: str, value: bytes, concurrency: common_pb2.StateOptions.StateConcurrency.ValueType
+) -> common_pb2.StateItem:
+    options = common_pb2.StateOptions(concurrency=concurrency, consistency=common_pb2.StateOptions.CONSISTENCY_STRONG)
+    return common_pb2.StateItem(key=key, value=value, options=options)
 
 
 def _unavailable(error: grpc.aio.AioRpcError) -> StoreUnavailable:

@@ -140,7 +140,7 @@ class Watches:
 
 async def _end(live: Live, key: str, step: Step, value: object) -> None:
     """Record what a step waited for, if its task still wants to know; then the task moves on by itself."""
-    if not live.ended and live.lost is None and not live.folded.steps[key].end:
+    if live.owned and not live.ended and live.lost is None and not live.folded.steps[key].end:
         try:
             live.append(["done", key, step.kind, step.arguments, value])
             await live.stored()

@@ -1,0 +1,364 @@
+"""Several replicas of an agent on one store: any of them serves any task, and the tasks of a dead one go on."""
+
+import asyncio
+import contextlib
+
+import pytest
+from a2a.types import TaskState
+
+from sidecard import Task
+from sidecard.errors import StoreUnavailable, TaskConflict
+from sidecard.tasks import adoption, replicas, tail
+from sidecard.tasks.engine import Engine
+from sidecard.tasks.listing import list_tasks
+from sidecard.tasks.loading import load
+from sidecard.tasks.slots import Slot
+from sidecard.testing import KEY, FakeAgents, MemoryStore, caller, ended
+from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, said, send, settled, until
+
+S = TaskState
+DEAD = 0.25
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(replicas, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(replicas, "DEAD_SECONDS", DEAD)
+    monkeypatch.setattr(tail, "LEAST_SECONDS", 0.005)
+    monkeypatch.setattr(tail, "MOST_SECONDS", 0.02)
+    monkeypatch.setattr(adoption, "RETRY_SECONDS", 0.02)
+
+
+class Cut(MemoryStore):
+    """One replica's way to the store that all share; while `cut`, whatever it sends waits, and arrives late."""
+
+    def __init__(self, data, *, atomic):
+        super().__init__(shared=True, atomic=atomic)
+        self.data = data
+        self.open = asyncio.Event()
+        self.open.set()
+        self.dead = False
+
+    async def write(self, creates, upserts, deletes=()):
+        await self._passes()
+        await super().write(creates, upserts, deletes)
+
+    async def read(self, keys):
+        await self._passes()
+        return await super().read(keys)
+
+    async def _passes(self):
+        await self.open.wait()
+        if self.dead:
+            await asyncio.Event().wait()
+
+
+class Cluster:
+    """Replicas of one shop on one store. `kill` is kill -9: nothing more of it reaches the store."""
+
+    def __init__(self, *, atomic=True):
+        self.data = {}
+        self.atomic = atomic
+        self.agents = FakeAgents()
+        self.stack = contextlib.AsyncExitStack()
+
+    async def replica(self, shop, **more):
+        store = Cut(self.data, atomic=self.atomic)
+        engine = Engine(
+            shop.agent, store, task_id_key=KEY, delegator=self.agents, scopes_of=lambda _: shop.agent.scopes, **more
+        )
+        await engine.start()
+        self.stack.push_async_callback(self._end, engine)
+        return engine
+
+    def kill(self, engine):
+        engine.store.dead = True
+        for live in engine._lives.values():
+            if live.run is not None:
+                live.run.abandon()
+        engine._watches.stop()
+
+    async def _end(self, engine):
+        if engine.store.dead:
+            engine._replicas._slot = None
+        engine.store.open.set()
+        await engine.stop(0)
+
+    async def folded(self, task_id):
+        store = MemoryStore()
+        store.data = self.data
+        return await load(store, task_id)
+
+    async def listed(self):
+        """Everything that any slot still has to do."""
+        store = MemoryStore()
+        store.data = self.data
+        numbers = {int(key.split(":")[1]) for key in self.data if key.startswith("slot:")}
+        return set().union(*[(await Slot.load(store, number)).todo.all for number in numbers])
+
+
+@pytest.fixture(params=[True, False], ids=["transactions", "key by key"])
+async def cluster(request):
+    made = Cluster(atomic=request.param)
+    async with made.stack:
+        yield made
+
+
+async def test_each_replica_has_a_slot_of_its_own_and_a_new_one_takes_a_free_one(cluster):
+    """However often replicas come and go, there are no more slots than were held at once."""
+    shop = Shop()
+    one, two = await cluster.replica(shop), await cluster.replica(shop)
+    assert {one.journal.slot.number, two.journal.slot.number} == {0, 1}
+    await two.stop()
+    three = await cluster.replica(shop)
+    assert three.journal.slot.number == 1
+    assert three.journal.replica != two.journal.replica
+
+
+async def test_any_replica_reads_answers_and_lists_any_task(cluster):
+    """A task that one started another shows, lists and continues; the first one shows how it ends."""
+    shop = Shop()
+    one, two = await cluster.replica(shop), await cluster.replica(shop)
+    task_id = await send(one, shop, "choose")
+    assert (await settled(two, task_id)).status.state == S.TASK_STATE_INPUT_REQUIRED
+    await answer(two, shop, task_id, "red")
+    assert said(await settled(two, task_id)) == "r by ada"
+    assert said(await settled(one, task_id)) == "r by ada"
+    for engine in (one, two):
+        from a2a.types import ListTasksRequest
+
+        listed = await list_tasks(engine, "", "ada", ListTasksRequest())
+        assert [task.id for task in listed.tasks] == [task_id]
+        assert listed.total_size == 1
+    assert await cluster.listed() == set()
+
+
+async def test_one_message_is_one_task_on_all_replicas(cluster):
+    """The same messageId a hundred times at once, on two replicas."""
+    shop = Shop()
+    engines = [await cluster.replica(shop), await cluster.replica(shop)]
+    ids = await asyncio.gather(*(send(engines[n % 2], shop, "buy") for n in range(100)))
+    assert len(set(ids)) == 1
+    assert said(await settled(engines[0], ids[0])) == "paid"
+    assert shop.effects == 1
+
+
+async def test_a_stream_follows_a_task_that_another_replica_runs(cluster):
+    """Every event in order, none twice, to its end; also from the middle."""
+    shop = Shop()
+    one, two = await cluster.replica(shop), await cluster.replica(shop)
+    task_id = await send(one, shop, "talk", data={"what": "x", "count": 2_000})
+    async with two.borrow(task_id) as live:
+        events = [event async for event in live.follow()]
+    chunks = [part.text for part in events[0].artifacts[0].parts] if events[0].artifacts else []
+    chunks += [part.text for e in events[1:] if hasattr(e, "artifact") for part in e.artifact.parts]
+    assert chunks[:2_000] == [f"{n} " for n in range(2_000)]
+    assert events[-1].status.state == S.TASK_STATE_COMPLETED
+
+
+async def test_a_cancel_reaches_work_on_another_replica(cluster):
+    """Running, sleeping and delegating tasks; the canceler sees the end."""
+    shop = Shop()
+
+    @shop.agent.skill(scope="rest", idempotent=False)
+    async def rest(order: Order, task: Task) -> Receipt:
+        """Sleep for a day."""
+        await task.sleep(86_400)
+        return Receipt(said="morning")
+
+    cluster.agents.hold = asyncio.Event()
+    cluster.agents.answers["maker"] = [ended("t9", Receipt(said="made"))]
+    one, two = await cluster.replica(shop), await cluster.replica(shop)
+    for number, skill in enumerate(("slow", "rest", "through")):
+        task_id = await send(one, shop, skill, f"m{number}")
+        await until(lambda: any(live.task_id == task_id for live in one._lives.values()) or skill == "rest")
+        await asyncio.sleep(0.05)
+        async with two.borrow(task_id) as live:
+            await two.cancel(live, caller(shop.agent))
+            assert live.folded.state == S.TASK_STATE_CANCELED
+            assert live.folded.owner_replica == one.journal.replica
+    await until(lambda: not one._lives)
+    assert await cluster.listed() == set()
+
+
+async def test_a_cancel_gets_through_to_a_fast_stream(cluster):
+    """An owner that writes all the time leaves a gap for an outsider who keeps losing."""
+    shop = Shop()
+    one, two = await cluster.replica(shop), await cluster.replica(shop)
+    task_id = await send(one, shop, "talk", data={"what": "x", "count": 1_000_000})
+    await asyncio.sleep(0.1)
+    async with two.borrow(task_id) as live:
+        await asyncio.wait_for(two.cancel(live, caller(shop.agent)), 10)
+        assert live.folded.state == S.TASK_STATE_CANCELED
+
+
+async def test_the_tasks_of_a_dead_replica_go_on(cluster):
+    """Running, delegating, asking and sleeping ones; those with an effect under way end failed, outcome unknown."""
+    shop, other = Shop(), Shop()
+    hanging = asyncio.Event()
+
+    async def effect():
+        await hanging.wait()
+        return "paid"
+
+    for each in (shop, other):
+
+        @each.agent.skill(scope="hang", idempotent=False)
+        async def hang(order: Order, task: Task) -> Receipt:
+            """Hang in an effect."""
+            return Receipt(said=await task.once("pay", effect))
+
+    cluster.agents.hold = asyncio.Event()
+    cluster.agents.answers["maker"] = [ended("t9", Receipt(said="made"))]
+    one = await cluster.replica(shop)
+    names = {skill: await send(one, shop, skill, skill) for skill in ("slow", "through", "choose", "hang")}
+    await asyncio.sleep(0.1)
+    two = await cluster.replica(other)
+    other.gate.set()
+    cluster.kill(one)
+    cluster.agents.hold.set()
+    assert said(await settled(two, names["slow"])) == "at last"
+    assert said(await settled(two, names["through"])) == "made: made"
+    failed = await settled(two, names["hang"])
+    assert failed.status.state == S.TASK_STATE_FAILED
+    assert "outcome is not known" in failed.status.message.parts[0].text
+    await answer(two, other, names["choose"], "red")
+    assert said(await settled(two, names["choose"])) == "r by ada"
+    await until(lambda: cluster.data.get("beat:0") == replicas.FREE)
+    assert await cluster.listed() == set()
+
+
+async def test_survivors_share_no_task_and_a_dying_survivor_leaves_none(cluster):
+    """Two see the death; one takes over and dies while it does; the other finishes."""
+    shops = [Shop() for _ in range(3)]
+    one, two, three = [await cluster.replica(shop) for shop in shops]
+    tasks = [await send(one, shops[0], "slow", f"m{n}") for n in range(40)]
+    await asyncio.sleep(0.05)
+    cluster.kill(one)
+    await until(lambda: shops[1].runs or shops[2].runs)
+    first, last = (two, three) if shops[1].runs else (three, two)
+    cluster.kill(first)
+    for shop in shops:
+        shop.gate.set()
+    for task_id in tasks:
+        assert said(await settled(last, task_id)) == "at last"
+    await until(lambda: [cluster.data[f"beat:{k}"] for k in range(3)].count(replicas.FREE) == 2)
+    assert await cluster.listed() == set()
+
+
+async def test_a_frozen_owner_that_thaws_changes_nothing(cluster):
+    """What it was about to write is refused, whatever it is; it goes on as a replica with another name."""
+    shop, other = Shop(), Shop()
+    one, two = await cluster.replica(shop), await cluster.replica(other)
+    running = await send(one, shop, "slow", "m1")
+    await asyncio.sleep(0.05)
+    name = one.journal.replica
+    one.store.open.clear()
+    late = asyncio.create_task(send(one, shop, "buy", "m2"))
+    other.gate.set()
+    assert said(await settled(two, running)) == "at last"
+    await until(lambda: cluster.data[f"beat:{name.partition('.')[0]}"] == replicas.FREE)
+    entries = {key: value for key, value in cluster.data.items() if key.startswith("log:")}
+    shop.gate.set()
+    one.store.open.set()
+    with pytest.raises((StoreUnavailable, TaskConflict)):
+        await late
+    if cluster.atomic:
+        assert {key: value for key, value in cluster.data.items() if key.startswith("log:")} == entries
+    assert shop.effects == 0
+    await until(lambda: one.journal._slot is not None and one.journal.replica != name and not one._rejoining)
+    assert said(await settled(one, await send(one, shop, "buy", "m2"))) == "paid"
+    assert said(await settled(one, running)) == "at last"
+    assert shop.effects == 1
+
+
+async def test_a_store_that_was_away_kills_nobody(cluster):
+    """When nobody reaches the store for long, all go on under their names afterwards."""
+    shop = Shop()
+    one, two = await cluster.replica(shop), await cluster.replica(shop)
+    task_id = await send(one, shop, "slow")
+    names = one.journal.replica, two.journal.replica
+    one.store.down = two.store.down = True
+    await asyncio.sleep(DEAD * 2)
+    one.store.down = two.store.down = False
+    await asyncio.sleep(DEAD * 2)
+    assert (one.journal.replica, two.journal.replica) == names
+    shop.gate.set()
+    assert said(await settled(two, task_id)) == "at last"
+    assert (await cluster.folded(task_id)).owner_replica == names[0]
+
+
+async def test_a_stopping_replica_hands_its_tasks_over_at_once(cluster, monkeypatch):
+    """Nobody waits for it to be taken for dead, and it does not count as a death."""
+    monkeypatch.setattr(replicas, "DEAD_SECONDS", 60)
+    shop, other = Shop(), Shop()
+    one, two = await cluster.replica(shop), await cluster.replica(other)
+    task_id = await send(one, shop, "slow")
+    await asyncio.sleep(0.05)
+    await one.stop()
+    other.gate.set()
+    assert said(await settled(two, task_id)) == "at last"
+    assert (await cluster.folded(task_id)).deaths == 0
+
+
+async def test_a_task_that_kills_its_process_is_given_up_and_takes_no_innocent_with_it(cluster):
+    """After three deaths it fails; those that ran beside it end well."""
+    tasks = []
+    for number in range(6):
+        shop = Shop()
+        killed = asyncio.Event()
+
+        @shop.agent.skill(scope="poison", idempotent=False)
+        async def poison(order: Order, task: Task) -> Receipt:
+            """Kill the process."""
+            killed.set()
+            await asyncio.Event().wait()
+
+        engine = await cluster.replica(shop)
+        if number == 0:
+            tasks = [await send(engine, shop, "slow", f"m{n}") for n in range(5)]
+            bad = await send(engine, shop, "poison", "bad")
+            await asyncio.wait_for(killed.wait(), 5)
+            await asyncio.sleep(0.05)
+        else:
+            done = asyncio.create_task(settled(engine, bad))
+            death = asyncio.create_task(killed.wait())
+            if number > 1:
+                shop.gate.set()
+            await asyncio.wait([done, death], timeout=10, return_when=asyncio.FIRST_COMPLETED)
+            if done.done():
+                death.cancel()
+                break
+            done.cancel()
+        cluster.kill(engine)
+    failed = await done
+    assert failed.status.state == S.TASK_STATE_FAILED
+    assert "given up" in failed.status.message.parts[0].text
+    assert number == 3, "three deaths"
+    shop.gate.set()
+    for task_id in tasks:
+        assert said(await settled(engine, task_id)) == "at last"
+    assert await cluster.listed() == set()
+
+
+async def test_an_unshared_store_has_one_process_and_the_later_one_wins(caplog):
+    """The earlier process says so, takes nothing more, and writes nothing more."""
+    shop, data = Shop(), {}
+    engines = []
+    for _ in range(2):
+        store = MemoryStore()
+        store.data = data
+        engine = Engine(
+            shop.agent, store, task_id_key=KEY, delegator=FakeAgents(), scopes_of=lambda _: shop.agent.scopes
+        )
+        await engine.start()
+        engines.append(engine)
+    one, two = engines
+    with pytest.raises(StoreUnavailable):
+        await send(one, shop, "buy")
+    assert "stop one of them" in caplog.text
+    assert said(await settled(two, await send(two, shop, "buy"))) == "paid"
+    assert shop.effects == 1
+    await one.stop()
+    assert said(await settled(two, await send(two, shop, "buy", "m2"))) == "paid"
+    await two.stop()
