@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import httpx
 from a2a.server.request_handlers.request_handler import RequestHandler
@@ -150,6 +150,7 @@ class Service:
         self._callers = Callers(name, self._file, app_token=token, api_keys=api_keys)
         store = DaprStateStore(port=settings.dapr_grpc_port, token=settings.dapr_api_token.get_secret_value())
         stack.push_async_callback(store.close)
+        await self._patiently(store.recognise)
         engine = Engine(
             self.agent,
             store,
@@ -158,7 +159,7 @@ class Service:
             scopes_of=self.scopes_of,
             sender=self._webhooks,
         )
-        await self._patiently(engine)
+        await self._patiently(engine.start)
         stack.push_async_callback(engine.stop)
         self._engine = engine
         if settings.grpc_port:
@@ -179,10 +180,10 @@ class Service:
                     reminder += SIDECAR_REMINDER_SECONDS
                 await asyncio.sleep(SIDECAR_RETRY_SECONDS)
 
-    async def _patiently(self, engine: Engine) -> None:
+    async def _patiently(self, begin: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await engine.start()
+                await begin()
             except StoreUnavailable as error:
                 log.warning("%s waits for its state store: %s", self.agent.name, error)
                 await asyncio.sleep(STORE_RETRY_SECONDS)

@@ -13,6 +13,7 @@ from sidecard.tasks import outbox as outbox_module
 from sidecard.tasks.cursor import Backoff, Cursor, cursor_key
 from sidecard.tasks.journal import Append, Journal, Told
 from sidecard.tasks.outbox import AT_ONCE
+from sidecard.tasks.slots import Slot
 from sidecard.tasks.state import Webhook
 from sidecard.testing import FakeWebhooks, MemoryStore, caller, message, started
 from tests.sidecard.receiver import BUSY, receiving
@@ -197,8 +198,8 @@ async def test_a_stop_stores_how_far_each_webhook_is():
 async def test_a_task_leaves_the_outbox_only_with_what_is_being_written_told():
     """An entry on its way, which the outbox can't know of yet, keeps it there."""
     store = MemoryStore()
-    journal = Journal(store, "0")
-    await journal.start()
+    journal = Journal(store)
+    journal.start(await Slot.load(store, 0))
     entries = [Append(f"log:t:{n}", b"x", "t", ("", ""), None, listed=False, contested=False, due=n) for n in (1, 2)]
     await journal.append(entries[0])
     stored = journal.append(entries[1])
@@ -214,15 +215,15 @@ async def test_a_task_leaves_the_outbox_only_with_what_is_being_written_told():
 async def test_cursors_wait_for_a_store_that_is_down():
     """Without hurry."""
     store = MemoryStore()
-    journal = Journal(store, "0")
-    await journal.start()
+    journal = Journal(store)
+    journal.start(await Slot.load(store, 0))
     tries = 0
     write = store.write
 
-    async def counting(creates, upserts):
+    async def counting(creates, upserts, deletes):
         nonlocal tries
         tries += 1
-        await write(creates, upserts)
+        await write(creates, upserts, deletes)
 
     store.write, store.down = counting, True
     told = journal.told(Told("t", through=1, known=1, cursors={"push:t:w": b"1"}))

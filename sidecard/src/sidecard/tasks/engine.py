@@ -16,8 +16,8 @@ from a2a.types import Message, TaskPushNotificationConfig, TaskState
 from sidecard.agent import Agent, Skill
 from sidecard.callers import Caller
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable, TaskConflict
-from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.adoption import Adoption
+from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.entry import Record
 from sidecard.tasks.identity import DifferentMessage, check_same, digest_of
 from sidecard.tasks.journal import Journal, Told, patiently

@@ -144,25 +144,35 @@ class Journal:
         return told.done
 
     async def _run(self, slot: Slot) -> None:
+        holder = slot.holder
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._queue or self._told:
-                batch = self._in_flight = self._take()
-                told = self._telling = self._told
-                self._told = []
                 try:
-                    await self._commit(slot, batch, told)
-                except Deposed:
-                    log.warning("replica %s was taken for dead; it goes on as another", slot.holder)
+                    await self._write_batch(slot)
+                    if slot.holder != holder:
+                        raise Deposed(f"slot {slot.number} is held by {slot.holder}")
+                except Deposed as error:
+                    log.warning("replica %s was taken for dead and goes on as another: %s", holder, error)
                     self._give_up("this replica was taken for dead; send the same message again")
                     self._deposed()
                     return
-                except Exception:
-                    log.exception("a batch of log entries could not be written")
-                    _end(StoreUnavailable("this could not be stored; the agent's log says why"), *batch, *told)
-                self._in_flight = self._telling = ()
-                self._waiting_bytes -= sum(len(append.data) for append in batch)
+
+    async def _write_batch(self, slot: Slot) -> None:
+        batch = self._in_flight = self._take()
+        told = self._telling = self._told
+        self._told = []
+        try:
+            await self._commit(slot, batch, told)
+        except Deposed:
+            raise
+        except Exception:
+            log.exception("a batch of log entries could not be written")
+            _end(StoreUnavailable("this could not be stored; the agent's log says why"), *batch, *told)
+            await patiently(slot.catch_up)  # some of it may be stored
+        self._in_flight = self._telling = ()
+        self._waiting_bytes -= sum(len(append.data) for append in batch)
 
     def _take(self) -> list[Append]:
         """The next batch: contested entries never share one with uncontested ones, so that no storm rejects others."""
@@ -248,10 +258,20 @@ class Journal:
         upserts = hints | staged.upserts
         for rank in range(3):
             if some := {key: value for key, value in upserts.items() if _rank(key) == rank}:
-                await patiently(partial(self.store.write, [], some))
+                await self._insist(some)
         if staged.deletes:
-            await patiently(partial(self.store.write, [], {}, staged.deletes))
+            await self._insist({}, staged.deletes)
         self._settle(slot, staged, [], upserts)
+
+    async def _insist(self, upserts: Mapping[str, bytes], deletes: Sequence[str] = ()) -> None:
+        """Write what nobody else writes, until it is written."""
+        for attempt in itertools.count():
+            try:
+                await self.store.write([], upserts, deletes)
+            except (TaskConflict, StoreUnavailable):
+                await _pause(attempt)
+            else:
+                return
 
     async def _create(
         self,

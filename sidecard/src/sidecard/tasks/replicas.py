@@ -43,8 +43,8 @@ class _Seen:
 class Replicas:
     """This replica among the others. A store that isn't shared has one replica, and what it finds there is its own.
 
-    `adopt` takes over what a replica that is gone had to do, given its slot and whether it died; `look` is told of tasks
-    that others have appended to; `deposed` that others have taken this replica for dead.
+    `adopt` takes over what a replica that is gone had to do, given its slot and whether it died; `look` is told of
+    tasks that others have appended to; `deposed` that others have taken this replica for dead.
     """
 
     def __init__(

@@ -8,13 +8,21 @@ from typing import Protocol
 import grpc
 import grpc.aio
 from dapr.proto.common.v1 import common_pb2
-from dapr.proto.runtime.v1 import dapr_pb2_grpc, state_pb2
+from dapr.proto.runtime.v1 import dapr_pb2_grpc, metadata_pb2, state_pb2
 
 from sidecard.errors import ConfigurationError, StoreUnavailable, TaskConflict
 
 MAX_MESSAGE = 32 * 1024 * 1024
 TIMEOUT = 10.0
 """Seconds before an unanswered call counts as 'outcome unknown'; the journal then reads back what is there."""
+
+
+KINDS = {
+    "state.postgresql": (True, True),
+    "state.sqlite": (False, True),
+    "state.redis": (True, False),
+}
+"""Dapr's components that tasks are kept in: whether replicas may share one, and whether a write is all or nothing."""
 
 
 class StateStore(Protocol):
@@ -54,12 +62,11 @@ class DaprStateStore:
     makes a create decide, and because its client waits for the sidecar synchronously.
     """
 
-    def __init__(
-        self, *, port: int, token: str, component: str = "state", shared: bool = False, atomic: bool = True
-    ) -> None:
+    shared = False
+    atomic = True
+
+    def __init__(self, *, port: int, token: str, component: str = "state") -> None:
         self.component = component
-        self.shared = shared
-        self.atomic = atomic
         self._channel = grpc.aio.insecure_channel(
             f"127.0.0.1:{port}",
             options=[
@@ -70,6 +77,28 @@ class DaprStateStore:
         )
         self._stub = dapr_pb2_grpc.DaprStub(self._channel)  # type: ignore[no-untyped-call]
         self._metadata = (("dapr-api-token", token),)
+
+    async def recognise(self) -> None:
+        """Ask the sidecar what kind of store this is. Until then it is taken for SQLite.
+
+        Raises ConfigurationError for one that tasks can't be trusted to, StoreUnavailable.
+        """
+        try:
+            metadata = await self._stub.GetMetadata(
+                metadata_pb2.GetMetadataRequest(), metadata=self._metadata, timeout=TIMEOUT
+            )
+        except grpc.aio.AioRpcError as error:
+            raise _unavailable(error) from error
+        kinds = {component.name: component.type for component in metadata.registered_components}
+        if self.component not in kinds:
+            raise ConfigurationError(f"the sidecar has no component {self.component!r}; see components/state.yaml")
+        kind = kinds[self.component]
+        if kind not in KINDS:
+            raise ConfigurationError(
+                f"the component {self.component!r} is {kind}, which is not known to keep what it has acknowledged; "
+                f"use one of {', '.join(KINDS)}"
+            )
+        self.shared, self.atomic = KINDS[kind]
 
     async def write(
         self, creates: Sequence[tuple[str, bytes]], upserts: Mapping[str, bytes], deletes: Sequence[str] = ()

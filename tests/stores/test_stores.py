@@ -1,0 +1,141 @@
+"""The engine on the real stores: what a memory store promises in other tests, these keep."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from sidecard.tasks import replicas
+from sidecard.tasks.engine import Engine
+from sidecard.tasks.slots import Slot
+from sidecard.tasks.store import KINDS, prove
+from sidecard.testing import FakeAgents, caller
+from tests.sidecard.tasks.shop import Shop, answer, said, send, settled, until
+
+
+@pytest.fixture
+async def start(sidecar):
+    """Starts an engine of a shop on the store, as one more replica; all stop at the end."""
+    async with _starting(sidecar) as starting:
+        yield starting
+
+
+@pytest.fixture
+async def start_shared(shared_sidecar):
+    """The same, on a store that replicas may share."""
+    async with _starting(shared_sidecar) as starting:
+        yield starting
+
+
+@contextlib.asynccontextmanager
+async def _starting(sidecar):
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def starting(shop):
+            store = sidecar.store()
+            stack.push_async_callback(store.close)
+            await store.recognise()
+            engine = Engine(
+                shop.agent,
+                store,
+                task_id_key=b"only for tests",
+                delegator=FakeAgents(),
+                scopes_of=lambda _: shop.agent.scopes,
+            )
+            await engine.start()
+            stack.push_async_callback(engine.stop)
+            return engine
+
+        yield starting
+
+
+def crash(engine):
+    """Nothing more of this replica is written or watched."""
+    engine._stopping = True
+    for task in (*engine._background, *engine._replicas._tasks, engine._tailing, engine.journal._pump):
+        if task is not None:
+            task.cancel()
+    engine._replicas._slot = None
+    for live in engine._lives.values():
+        if live.run is not None:
+            live.run.abandon()
+
+
+async def test_the_store_decides_in_the_form_used(sidecar):
+    """Of racing writers exactly one wins, and it is recognised for what it is."""
+    store = sidecar.store()
+    await store.recognise()
+    assert (store.shared, store.atomic) == KINDS[sidecar.kind]
+    for number in range(20):
+        await prove(store, "state", f"probe:{number}")
+    await store.close()
+
+
+async def test_every_kind_of_task_ends_on_it(start):
+    """Short ones by the hundred, long ones in chunks, asking ones over a restart of the engine."""
+    shop = Shop()
+    engine = await start(shop)
+    ids = await asyncio.gather(*(send(engine, shop, "look", f"look {n}") for n in range(300)))
+    assert len(set(ids)) == 300
+    for task_id in ids[::50]:
+        assert said(await settled(engine, task_id)) == "1 hat"
+    stream = await send(engine, shop, "talk", "talk", data={"what": "x", "count": 1_000})
+    assert len((await settled(engine, stream)).artifacts[0].parts) == 1_000
+    asking = await send(engine, shop, "choose", "choose")
+    await settled(engine, asking)
+    await engine.stop()
+    engine = await start(shop)
+    await answer(engine, shop, asking, "red")
+    assert said(await settled(engine, asking)) == "r by ada"
+    assert (await engine.journal.slot.list_of(("", "ada"))).counts[3] >= 300
+    assert (await Slot.load(engine.store, engine.journal.slot.number)).todo.all == set()
+
+
+async def test_one_message_is_one_task_on_two_replicas(start_shared):
+    """A hundred copies at once."""
+    shop = Shop()
+    engines = [await start_shared(shop), await start_shared(shop)]
+    ids = await asyncio.gather(*(send(engines[n % 2], shop, "buy", "same") for n in range(100)))
+    assert len(set(ids)) == 1
+    await settled(engines[0], ids[0])
+    assert shop.effects == 1
+
+
+async def test_the_tasks_of_a_dead_replica_go_on_in_seconds(start_shared):
+    """And its slot is free afterwards, its lists with the survivor."""
+    shop, other = Shop(), Shop()
+    one, two = await start_shared(shop), await start_shared(other)
+    tasks = await asyncio.gather(*(send(one, shop, "slow", f"slow {n}") for n in range(50)))
+    await asyncio.sleep(0.2)
+    number = one.journal.slot.number
+    crash(one)
+    other.gate.set()
+    async with asyncio.timeout(5):
+        for task_id in tasks:
+            assert said(await settled(two, task_id)) == "at last"
+    await until_free(two.store, number)
+
+
+async def until_free(store, number):
+    async with asyncio.timeout(10):
+        while (await store.read([f"beat:{number}"]))[f"beat:{number}"] != replicas.FREE:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    slot = await Slot.load(store, number)
+    assert not slot.todo.all
+
+
+async def test_streams_and_cancels_cross_replicas(start_shared):
+    """What one runs another follows and cancels."""
+    shop = Shop()
+    one, two = await start_shared(shop), await start_shared(shop)
+    task_id = await send(one, shop, "talk", "stream", data={"what": "x", "count": 3_000})
+    async with two.borrow(task_id) as live:
+        events = [event async for event in live.follow()]
+    chunks = [part.text for part in events[0].artifacts[0].parts] if events[0].artifacts else []
+    chunks += [part.text for e in events[1:] if hasattr(e, "artifact") for part in e.artifact.parts]
+    assert chunks[:3_000] == [f"{n} " for n in range(3_000)]
+    slow = await send(one, shop, "slow", "slow")
+    async with two.borrow(slow) as live:
+        await two.cancel(live, caller(shop.agent))
+        assert live.folded.ended
+    await until(lambda: not one._lives)
