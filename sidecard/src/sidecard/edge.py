@@ -38,6 +38,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sidecard import shape
 from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, REST_PATH
 from sidecard.callers import Caller, CallerUser, claims
+from sidecard.extension import URI
 from sidecard.refusals import JSON_RPC_CODES, MethodNotAllowed, PayloadTooLarge, Unauthenticated
 from sidecard.sidecar import PROBES
 from sidecard.strict_json import read_json
@@ -59,6 +60,11 @@ _REST_REQUESTS = (
     ("GET", re.compile(r"/tasks/[^/]+"), GetTaskRequest),
 )
 _BODILESS = (CancelTaskRequest, SubscribeToTaskRequest)
+
+
+_EVENT_ID = re.compile(rb'"%s": ?\{"event": ?"([0-9.]+)"' % re.escape(URI.encode()))
+_EVENT_TAIL = 512
+"""Bytes at an event's end that hold its metadata."""
 
 
 class Edge:
@@ -104,7 +110,7 @@ class Edge:
         except A2AError as error:
             await refuse(scope, error)(scope, receive, send)
             return
-        await self._app(scope, checked, send)
+        await self._app(scope, checked, _with_event_ids(send))
 
     async def _checked(self, scope: Scope, receive: Receive) -> Receive:
         headers = Headers(scope=scope)
@@ -188,6 +194,22 @@ class CallerContextBuilder(DefaultServerCallContextBuilder):
     def build_user(self, request: Request) -> CallerUser:
         """The caller that the edge has let in."""
         return CallerUser(request.scope["caller"])
+
+
+def _with_event_ids(send: Send) -> Send:
+    """Gives each server-sent event its `id`: the place that the event's metadata, which end its JSON, name."""
+    streams = False
+
+    async def sending(message: Message) -> None:
+        nonlocal streams
+        if message["type"] == "http.response.start":
+            headers = Headers(raw=message["headers"])
+            streams = headers.get("content-type", "").startswith("text/event-stream")
+        elif streams and (found := _EVENT_ID.findall(message.get("body", b"")[-_EVENT_TAIL:])):
+            message = {**message, "body": b"id: " + found[-1] + b"\r\n" + message["body"]}
+        await send(message)
+
+    return sending
 
 
 def refuse(scope: Scope, error: A2AError, headers: Mapping[str, str] | None = None) -> Response:

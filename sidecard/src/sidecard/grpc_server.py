@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from a2a.auth.user import User
+from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers.grpc_handler import DefaultGrpcServerCallContextBuilder
 from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.types.a2a_pb2_grpc import add_A2AServiceServicer_to_server
@@ -32,6 +33,12 @@ class _CallerContextBuilder(DefaultGrpcServerCallContextBuilder):
             raise Unauthenticated
         check_version(dict(metadata).get("a2a-version", ""))
         return CallerUser(caller)
+
+    def build(self, context: grpc.aio.ServicerContext) -> ServerCallContext:  # type: ignore[type-arg]
+        """The context of a call, its metadata where HTTP's headers are."""
+        built = super().build(context)
+        built.state["headers"] = dict(context.invocation_metadata() or ())
+        return built
 
 
 class _Readable(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]

@@ -5,12 +5,8 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 
-from a2a.types import Artifact, TaskArtifactUpdateEvent, TaskStatusUpdateEvent
 from a2a.types import Task as A2ATask
-
-from sidecard.tasks.entry import Record
-from sidecard.tasks.pending import size_of
-from sidecard.tasks.state import status_of
+from a2a.types import TaskArtifactUpdateEvent, TaskStatusUpdateEvent
 
 Event = A2ATask | TaskStatusUpdateEvent | TaskArtifactUpdateEvent
 MOST_EVENTS = 20_000
@@ -58,9 +54,7 @@ class Follower:
 class Followers:
     """All who read one task's events."""
 
-    def __init__(self, task_id: str, context_id: str) -> None:
-        self._task_id = task_id
-        self._context_id = context_id
+    def __init__(self) -> None:
         self._all: set[Follower] = set()
 
     def __len__(self) -> int:
@@ -76,31 +70,11 @@ class Followers:
         finally:
             self._all.discard(follower)
 
-    def tell(self, record: Record) -> None:
-        """Tell a stored record that is an event."""
-        event = event_of(record, self._task_id, self._context_id) if self._all else None
-        if event is not None:
-            size = size_of(record)
-            self._all -= {follower for follower in self._all if not follower.tell(event, size)}
+    def tell(self, event: Event, size: int) -> None:
+        """Tell a stored event of about `size` bytes."""
+        self._all -= {follower for follower in self._all if not follower.tell(event, size)}
 
     def cut(self) -> None:
         """Nothing more happens here."""
         for follower in self._all:
             follower.cut()
-
-
-def event_of(record: Record, task_id: str, context_id: str) -> TaskStatusUpdateEvent | TaskArtifactUpdateEvent | None:
-    """The event that a record is (see state.EVENTS), or None."""
-    match record:
-        case ["status", at, state, message, *_]:
-            return TaskStatusUpdateEvent(task_id=task_id, context_id=context_id, status=status_of(at, state, message))
-        case ["artifact", data, append, last, *_]:
-            return TaskArtifactUpdateEvent(
-                task_id=task_id,
-                context_id=context_id,
-                artifact=Artifact.FromString(data),
-                append=append,
-                last_chunk=last,
-            )
-        case _:
-            return None

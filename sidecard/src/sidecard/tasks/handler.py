@@ -49,13 +49,16 @@ from sidecard.push import Webhooks
 from sidecard.refusals import Forbidden, Unauthenticated, Unavailable
 from sidecard.tasks import binding, checks
 from sidecard.tasks.engine import DifferentMessage, Engine
+from sidecard.tasks.events import Event, read_place
 from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.live import Event, Live, TaskEnded
-from sidecard.tasks.state import ASK, FoldedTask, state_name
+from sidecard.tasks.state import ASK, FoldedTask, Place, state_name
 from sidecard.validation import explain
 
 log = logging.getLogger("sidecard.tasks")
 
+LAST_EVENT_HEADER = "last-event-id"
+"""HTTP header, or gRPC metadata, of a SubscribeToTask that goes on where another stream was cut."""
 TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MOST_WEBHOOKS = 10
 """Push notification configurations of one task."""
@@ -238,12 +241,16 @@ class DurableRequestHandler(RequestHandler):
     async def on_subscribe_to_task(
         self, params: SubscribeToTaskRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event]:
-        """SubscribeToTask (§3.1.6): the current task, then what happens to it; refused for an ended task."""
+        """SubscribeToTask (§3.1.6): the current task, then what happens to it; refused for an ended task.
+
+        With the id of an event that the caller has seen (Last-Event-ID) everything behind it, also when it has ended.
+        """
         checks.required(params)
+        after = _last_event(context)
         async with self._task(params.id, context, _tenant(params, context)) as live:
-            if live.folded.ended:
+            if live.folded.ended and after is None:
                 raise UnsupportedOperationError(f"the task is {state_name(live.folded.state)}; get it with GetTask")
-            async with _events(live, beyond=True) as events:
+            async with _events(live, beyond=True, after=after) as events:
                 async for event in events:
                     yield event
 
@@ -356,9 +363,20 @@ def _has_room(live: Live, webhook: TaskPushNotificationConfig) -> None:
         raise InvalidParamsError(f"a task has at most {MOST_WEBHOOKS} push notification configurations; delete one")
 
 
-def _events(live: Live, *, beyond: bool = False) -> contextlib.aclosing[AsyncGenerator[Event]]:
+def _events(
+    live: Live, *, beyond: bool = False, after: Place | None = None
+) -> contextlib.aclosing[AsyncGenerator[Event]]:
     """What a follower gets; leaving it ends the following at once."""
-    return contextlib.aclosing(cast("AsyncGenerator[Event]", live.follow(beyond=beyond)))
+    return contextlib.aclosing(cast("AsyncGenerator[Event]", live.follow(beyond=beyond, after=after)))
+
+
+def _last_event(context: ServerCallContext) -> Place | None:
+    """The place of the last event that the caller says it has seen."""
+    named = context.state.get("headers", {}).get(LAST_EVENT_HEADER, "")
+    place = read_place(named) if named else None
+    if named and place is None:
+        raise InvalidParamsError("Last-Event-ID is not the id of an event that this agent gave out")
+    return place
 
 
 def _tenant(params: _InTenant, context: ServerCallContext) -> str:

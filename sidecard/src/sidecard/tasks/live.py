@@ -10,17 +10,16 @@ from a2a.types import TaskStatusUpdateEvent
 
 from sidecard.errors import LogBroken, SidecardError, StoreUnavailable, TaskConflict
 from sidecard.tasks.entry import Entry, Record, head_key, log_key
-from sidecard.tasks.follower import Event, Followers
+from sidecard.tasks.events import Event, event_of, task_of
+from sidecard.tasks.follower import Followers
 from sidecard.tasks.index import Line
 from sidecard.tasks.journal import Append, Journal, patiently
-from sidecard.tasks.loading import catch_up
-from sidecard.tasks.pending import Pending
-from sidecard.tasks.state import ENDS, INTERRUPTED, TAKEN, TERMINAL, FoldedTask, Question, Step
+from sidecard.tasks.loading import READ_AHEAD, catch_up
+from sidecard.tasks.pending import Pending, size_of
+from sidecard.tasks.state import ENDS, INTERRUPTED, TAKEN, TERMINAL, FoldedTask, Place, Question, Step
 
 if TYPE_CHECKING:
     from sidecard.tasks.run import Run
-
-__all__ = ["Event", "Live", "TaskEnded"]
 
 log = logging.getLogger("sidecard.tasks")
 
@@ -94,7 +93,7 @@ class Live:
         self._keeper = keeper
         self._pending = Pending()
         self._steps: dict[str, asyncio.Future[Step]] = {}
-        self._followers = Followers(self.task_id, meta["context"])
+        self._followers = Followers()
         self._flushing: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._snapshot_due = folded.snapshot_at + _until_snapshot(folded.snapshot_bytes)
@@ -237,18 +236,23 @@ class Live:
             self._steps[key] = future
         return future
 
-    async def follow(self, *, beyond: bool = False) -> AsyncIterator[Event]:
+    async def follow(self, *, beyond: bool = False, after: Place | None = None) -> AsyncIterator[Event]:
         """The task as it is stored now, then every event as it is stored, until the task rests (A2A 1.0 §11.7).
 
-        It rests when it has ended or waits for somebody; `beyond` such a wait it may be followed from, not to. A reader
-        that falls too far behind is cut: its stream ends without a terminal event, and it may come again.
+        It rests when it has ended or waits for somebody; `beyond` such a wait it may be followed from, not to. With a
+        place `after` which to begin, the events behind it come instead of the task, none missed and none repeated. A
+        reader that falls too far behind is cut: its stream ends without a terminal event, and it may come again.
         """
         try:
             with self._followers.joined() as follower:
                 waits = self.folded.state in INTERRUPTED and not beyond
                 if waits or self.folded.ended or self.lost is not None:
                     follower.cut()
-                yield self.folded.public()
+                if after is None:
+                    yield task_of(self.folded)
+                else:
+                    async for event in self._since(after, self.folded.n):
+                        yield event
                 async for event in follower.events():
                     yield event
                     if isinstance(event, TaskStatusUpdateEvent) and event.status.state in INTERRUPTED:
@@ -272,6 +276,19 @@ class Live:
     def pause(self) -> None:
         """Leave a gap before the next entry, in which others may write: a fast stream could starve a cancel."""
         self._pausing = True
+
+    async def _since(self, after: Place, end: int) -> AsyncIterator[Event]:
+        """The stored events behind a place, up to entry `end`."""
+        for first in range(max(1, after[0]), end + 1, READ_AHEAD):
+            keys = [log_key(self.task_id, n) for n in range(first, min(first + READ_AHEAD, end + 1))]
+            stored = await self.journal.store.read(keys)
+            for n, key in enumerate(keys, first):
+                if key not in stored:
+                    raise LogBroken(f"entry {n} of task {self.task_id} is gone: the state store lost writes")
+                for number, record in enumerate(Entry.unpack(stored[key]).records):
+                    event = event_of(record, self.meta, (n, number)) if (n, number) > after else None
+                    if event is not None:
+                        yield event
 
     async def close(self) -> None:
         """Forget the task: its followers' streams end, its run and waits stop. The log goes on where it is taken up."""
@@ -365,8 +382,9 @@ class Live:
         """Fold an entry that is stored, and tell everybody."""
         before, question = self.folded.state, self.folded.question
         self.folded.apply(entry)
-        for record in entry.records:
-            self._followers.tell(record)
+        for number, record in enumerate(entry.records):
+            if self._followers and (event := event_of(record, self.meta, (self.folded.n, number))):
+                self._followers.tell(event, size_of(record))
             if record[0] in ENDS:
                 self._end_step(record[1])
         if question is not None:

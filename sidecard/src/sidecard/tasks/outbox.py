@@ -17,7 +17,7 @@ from sidecard.errors import LogBroken
 from sidecard.push import Outcome
 from sidecard.tasks.cursor import GONE, Backoff, Cursor, cursor_key, name_of
 from sidecard.tasks.entry import Entry, Record, log_key
-from sidecard.tasks.follower import event_of
+from sidecard.tasks.events import event_of
 from sidecard.tasks.journal import Journal, Told, patiently
 from sidecard.tasks.lives import Lives
 from sidecard.tasks.state import EVENTS, FoldedTask, Webhook
@@ -234,7 +234,7 @@ class Outbox:
             n, first = cursor.place
             entry = await patiently(partial(self._entry, mail.task_id, n))
             for number, record in enumerate(entry.records[first:], first):
-                event = event_of(record, mail.task_id, mail.meta["context"])
+                event = event_of(record, mail.meta, (n, number))
                 if event is not None:
                     if not left or asyncio.get_running_loop().time() > ends:
                         return
