@@ -26,6 +26,7 @@ from sidecard.card import fetch_card
 from sidecard.refusals import JSON_RPC_CODES, Unavailable
 from sidecard.settings import Settings
 from sidecard.signature import digest
+from sidecard.tasks.store import KINDS
 from sidecard.telemetry import Telemetry
 from sidecard.testing import MemoryStore
 from sidecard.trust import TrustStore
@@ -54,6 +55,9 @@ class Store(MemoryStore):
     """The state store, which notes that it was closed."""
 
     closed = False
+
+    async def recognise(self):
+        self.shared, self.atomic = KINDS["state.sqlite"]
 
     async def close(self):
         self.closed = True
@@ -234,6 +238,18 @@ async def test_a_wrong_secret_stops_it_with_one_line(project, store, listen, cap
     assert "\n" not in line
     assert "hush" not in line
     assert re.search(words, line)
+
+
+async def test_a_later_process_on_the_same_store_ends_the_earlier_one(project, store, listen):
+    """Where a store is for one process; the earlier says what has happened, and serves no more."""
+    async with running(await listen(Sidecar().app)) as (service, http):
+        await until(lambda: service.ready)
+        async with running(await listen(Sidecar().app)) as (later, _):
+            await until(lambda: later.ready)
+            await http.post("/a2a", json=SEND, headers=adas())
+            await until(lambda: service.failure)
+            assert "another process serves its tasks" in str(service.failure)
+            assert later.ready
 
 
 async def test_a_store_of_another_key_stops_it(project, store, listen):

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from typing import Any
 
 import httpx
 from a2a.server.request_handlers.request_handler import RequestHandler
@@ -119,10 +120,12 @@ class Service:
     async def _run(self) -> None:
         try:
             async with contextlib.AsyncExitStack() as stack:
-                await self._connect(stack)
+                engine = await self._connect(stack)
                 self.ready = True
                 log.info("%s is ready", self.agent.name)
-                await keep_enrolled(Registry(self._mesh), self.agent.name, self.settings.card_url)
+                enrolment = keep_enrolled(Registry(self._mesh), self.agent.name, self.settings.card_url)
+                await _first_of(enrolment, engine.superseded.wait())
+                raise ConfigurationError("another process serves its tasks from the same store now; stop one of them")
         except ConfigurationError as error:
             log.critical("%s can't run: %s", self.agent.name, error)
             self._fail(error)
@@ -138,7 +141,7 @@ class Service:
         self.failure = failure
         self.on_failure()
 
-    async def _connect(self, stack: contextlib.AsyncExitStack) -> None:
+    async def _connect(self, stack: contextlib.AsyncExitStack) -> Engine:
         settings, name = self.settings, self.agent.name
         async with sidecar_client(settings) as sidecar:
             key = signing_key(await self._secret(sidecar, name, "signing-key"))
@@ -166,6 +169,7 @@ class Service:
             server = grpc_server(self.handler, settings, self.telemetry, self.identify)
             await server.start()
             stack.push_async_callback(server.stop, 1.0)
+        return engine
 
     async def _secret(self, sidecar: httpx.AsyncClient, name: str, key: str) -> str:
         """One secret, waiting for the sidecar if need be; says every few seconds that it waits."""
@@ -189,6 +193,19 @@ class Service:
                 await asyncio.sleep(STORE_RETRY_SECONDS)
             else:
                 return
+
+
+async def _first_of(*work: Coroutine[Any, Any, object]) -> None:
+    """Return when one of these is done, or raise what it raised; the others are cancelled."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def create_app(agent: Agent, settings: Settings, telemetry: Telemetry | None = None) -> FastAPI:

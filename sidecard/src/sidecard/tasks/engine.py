@@ -102,6 +102,8 @@ class Engine:
             self.outbox = Outbox(self.journal, self._lives, sender, metrics, clock=clock, backoff=backoff)
         self._background: set[asyncio.Task[None]] = set()
         self._tailing: asyncio.Task[None] | None = None
+        self.superseded = asyncio.Event()
+        """Set when another process has taken over a store that is for one; this engine serves nothing more."""
         self._stopping = False
         self._rejoining = False
 
@@ -156,13 +158,9 @@ class Engine:
 
     def _depose(self) -> None:
         """Others have taken this replica for dead, and taken its tasks over: it goes on under a new name."""
-        if self._stopping or self._rejoining:
-            return
-        if not self.store.shared:
-            log.critical("another process serves the tasks of %s in this store now; stop one of them", self.agent.name)
-            self._stopping = True
-        self._rejoining = True
-        self._in_background(self._rejoin(), "rejoin")
+        if not (self._stopping or self._rejoining):
+            self._rejoining = True
+            self._in_background(self._rejoin(), "rejoin")
 
     async def _rejoin(self) -> None:
         await self._halt(0)
@@ -170,6 +168,9 @@ class Engine:
         if self.store.shared:
             await patiently(self._join)
             self._rejoining = False
+        else:
+            self._stopping = True
+            self.superseded.set()
 
     async def _check_key(self) -> None:
         fingerprint = hashlib.sha256(b"task-id-key" + self._key).hexdigest()[:16].encode()
