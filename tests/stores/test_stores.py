@@ -5,10 +5,11 @@ import contextlib
 
 import pytest
 
+from chaos import servers
 from sidecard.tasks import replicas
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.slots import Slot
-from sidecard.tasks.store import KINDS, prove
+from sidecard.tasks.store import KINDS, DaprStateStore, prove
 from sidecard.testing import FakeAgents, caller
 from tests.sidecard.tasks.shop import Shop, answer, said, send, settled, until
 
@@ -32,7 +33,7 @@ async def _starting(sidecar):
     async with contextlib.AsyncExitStack() as stack:
 
         async def starting(shop):
-            store = sidecar.store()
+            store = connect(sidecar)
             stack.push_async_callback(store.close)
             await store.recognise()
             engine = Engine(
@@ -49,6 +50,11 @@ async def _starting(sidecar):
         yield starting
 
 
+def connect(sidecar):
+    """A connection of its own, as each replica has; not yet recognised."""
+    return DaprStateStore(port=sidecar.grpc_port, token=servers.TOKEN)
+
+
 def crash(engine):
     """Nothing more of this replica is written or watched."""
     engine._stopping = True
@@ -63,7 +69,7 @@ def crash(engine):
 
 async def test_the_store_decides_in_the_form_used(sidecar):
     """Of racing writers exactly one wins, and it is recognised for what it is."""
-    store = sidecar.store()
+    store = connect(sidecar)
     await store.recognise()
     assert (store.shared, store.atomic) == KINDS[sidecar.kind]
     for number in range(20):
