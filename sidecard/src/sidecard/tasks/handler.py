@@ -51,7 +51,7 @@ from sidecard.tasks import binding, checks
 from sidecard.tasks.engine import DifferentMessage, Engine
 from sidecard.tasks.events import Event, read_place
 from sidecard.tasks.listing import list_tasks
-from sidecard.tasks.live import Event, Live, TaskEnded
+from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.state import ASK, FoldedTask, Place, state_name
 from sidecard.validation import explain
 
