@@ -59,9 +59,13 @@ async def run(cluster: Cluster, fault: str, wishes: int, seed: int, pause: float
         async with places:
             await shoppers.fulfil(wish)
 
+    over = asyncio.Event()
+
     async def disturb() -> None:
-        while True:
-            await asyncio.sleep(chance.uniform(0.2, 2 * pause))
+        while not over.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), chance.uniform(0.2, 2 * pause))
+                return
             moments.append(time.monotonic())
             await FAULTS[fault](cluster, chance)
 
@@ -69,9 +73,8 @@ async def run(cluster: Cluster, fault: str, wishes: int, seed: int, pause: float
     shopping = [asyncio.create_task(shop(wish)) for wish in wanted]
     limit = PATIENCE_SECONDS + wishes * 0.5
     _, late = await asyncio.wait(shopping, timeout=limit)
-    disturbing.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await disturbing
+    over.set()
+    await disturbing  # what it broke it mends first
     for task in late:
         task.cancel()
     await asyncio.gather(*shopping, return_exceptions=True)

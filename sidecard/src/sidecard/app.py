@@ -161,6 +161,7 @@ class Service:
             delegator=Mesh(self._mesh, Registry(self._mesh), trust),
             scopes_of=self.scopes_of,
             sender=self._webhooks,
+            tries=settings.task_tries,
         )
         await self._patiently(engine.start)
         stack.push_async_callback(engine.stop)

@@ -41,6 +41,12 @@ class Settings(BaseSettings):
         description="Where callers may have push notifications sent: `public` (https to public addresses) and origins "
         "such as https://hooks.example.org, by commas. Default: nowhere; the card then offers none.",
     )
+    task_tries: int = Field(
+        default=3,
+        ge=1,
+        validation_alias="SIDECARD_TASK_TRIES",
+        description="Deaths of its process without any progress after which a task is given up.",
+    )
     max_body_bytes: int = Field(default=4_194_304, ge=1_024, validation_alias="SIDECARD_MAX_BODY_BYTES")
     otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
 

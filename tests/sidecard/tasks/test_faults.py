@@ -218,6 +218,4 @@ async def test_a_fault_at_any_operation_of_the_store_does_no_harm(kind, atomic, 
                 error.add_note(f"{kind}: {fault} at operation {at} of {most}")
                 raise
     with capsys.disabled():
-        print(  # noqa: T201 -- how much was tried
-            f"\n{kind}: {most} operations, {sum(ends.values())} faults, ended {dict(ends)}", end=""
-        )
+        print(f"\n{kind}: {most} operations, {sum(ends.values())} faults, ended {dict(ends)}", end="")

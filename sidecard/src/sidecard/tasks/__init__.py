@@ -1,14 +1,18 @@
-"""The durable task engine: a task is the fold of an append-only log in a Dapr state store.
+"""The durable task engine: a task is the fold of an append-only log in a Dapr state store. See docs/durability.md.
 
 entry      one log entry, as bytes            state     what a log folds to
 store      the state store behind Dapr        journal   group commit: many tasks' entries, one write
-index      what is listed, what must run      loading   a task read back from its log
+slots      a replica's place in the store     index     its pages: what is listed, what must run
+replicas   who else is there, who is gone     adoption  taking over the tasks of the dead
+loading    a task read back from its log      tail      reading on what other replicas write
 pending    what a task has yet to store       live      one task in memory
-follower   who reads a task's events          lives     all tasks in memory
-run        a skill over its recorded steps    group     work side by side within it
-recording  how steps are recorded             results   what asking and delegating give back
-context    what a skill sees of its task      watch     other agents' tasks, and time
-identity   a message that was sent before     runner    skills running, and what becomes of their tasks
-binding    parts to models and back           engine    new tasks, answers, cancels, restarts
+events     what streams and webhooks hear     follower  who reads a task's events
+run        a skill over its recorded steps    lives     all tasks in memory
+recording  how steps are recorded             group     work side by side within a run
+context    what a skill sees of its task      results   what asking and delegating give back
+identity   a message that was sent before     watch     other agents' tasks, and time
+binding    parts to models and back           runner    skills running, and what becomes of their tasks
+outbox     webhooks, told in order            engine    new tasks, answers, cancels, restarts
+cursor     how far a webhook is told          turns     who may work now
 checks, listing, handler                      the eleven A2A operations over the engine
 """
