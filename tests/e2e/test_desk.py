@@ -2,7 +2,9 @@
 
 import uuid
 
+import pytest
 from a2a.types import Message, TaskState
+from a2a.utils.errors import A2AError
 
 from sidecard.cli.client import AgentClient
 from sidecard.extension import Asked
@@ -55,6 +57,13 @@ async def test_a_missing_passenger_is_asked_for(project):
         assert "Who flies" in text_of(task.status.message)
         task = await desk.answer(task, "Alan Turing")
     assert data_of(artifact(task, "itinerary"))["tickets"][0]["passenger"] == "Alan Turing"
+
+
+async def test_a_refusal_is_told_at_once(project):
+    """Also to who waits for the outcome: daprd calls a refusal a stream, 200 text/event-stream, and it is none."""
+    async with AgentClient.through_desk(project, "orchestrator") as desk:
+        with pytest.raises(A2AError, match="no skill 'fly'"):
+            await desk.send("hello", skill="fly")
 
 
 async def test_a_receipt_above_the_limit_waits_for_somebody_with_the_right(project):

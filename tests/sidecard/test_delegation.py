@@ -138,9 +138,12 @@ class Daprd(httpx.AsyncBaseTransport):
         headers = [*request.headers.multi_items(), ("dapr-caller-app-id", "shop")]
         headers = [(name, APP_TOKEN if name == "dapr-api-token" else value) for name, value in headers]
         url = f"http://127.0.0.1:{self.port}{path}"
-        return await self._http.handle_async_request(
+        response = await self._http.handle_async_request(
             httpx.Request(request.method, url, headers=headers, content=body, extensions=request.extensions)
         )
+        if request.headers["accept"].startswith("text/event-stream"):  # as daprd 1.18 does, whatever the app answers
+            response.status_code, response.headers["content-type"] = 200, "text/event-stream"
+        return response
 
     def _registry(self, path):
         if not self.enrolled:

@@ -41,6 +41,56 @@ async def test_a_request_to_an_app_goes_through_the_own_sidecar(settings):
     assert seen == [("POST", url, b"body", "sidecars")]
 
 
+class Pieces(httpx.AsyncByteStream):
+    """A body that comes in pieces and knows whether it was closed."""
+
+    def __init__(self, *pieces):
+        self.pieces = pieces
+        self.closed = False
+
+    async def __aiter__(self):
+        for piece in self.pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+    async def aclose(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("pieces", "media_type"),
+    [
+        ([b'{"error": ', b"{}}"], "application/json"),
+        ([b"data: {}\n\n", b"data: {}\n\n"], "text/event-stream"),
+        ([b": ping\n\n"], "text/event-stream"),
+        ([], "text/event-stream"),
+    ],
+)
+async def test_a_refusal_is_json_although_daprd_calls_it_a_stream(settings, pieces, media_type):
+    """And what is a stream stays one; nothing of either is lost."""
+    body = Pieces(*pieces)
+    answer = httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=body)
+    transport = MeshTransport(settings, httpx.MockTransport(lambda _: answer))
+    async with (
+        httpx.AsyncClient(transport=transport) as mesh,
+        mesh.stream("POST", "http://flights/a2a", headers={"accept": "text/event-stream"}) as response,
+    ):
+        assert response.headers["content-type"] == media_type
+        assert await response.aread() == b"".join(pieces)
+    assert body.closed
+
+
+async def test_a_stream_that_breaks_before_its_first_byte_is_closed(settings):
+    """Its connection is not kept."""
+    body = Pieces(httpx.ReadError("broken"))
+    answer = httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=body)
+    async with httpx.AsyncClient(transport=MeshTransport(settings, httpx.MockTransport(lambda _: answer))) as mesh:
+        with pytest.raises(httpx.ReadError):
+            await mesh.post("http://flights/a2a")
+    assert body.closed
+
+
 async def test_no_proxy_is_asked(settings, monkeypatch):
     """A proxy in the environment never sees what goes to the own sidecar: its API token, and the secrets that it gives.
 

@@ -1,5 +1,6 @@
 """The own Dapr sidecar, as an app meets it: the way to other apps and to secrets, and who may come in through it."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
@@ -23,7 +24,9 @@ class MeshTransport(httpx.AsyncBaseTransport):
     """Carries `http://<app-id>/<path>` to that app through the own sidecar, with its API token.
 
     So a client of the mesh is an ordinary httpx client; the answers are the other app's, or Dapr's own errors
-    (403 when its access rules refuse, 500 when the app can't be found).
+    (403 when its access rules refuse, 500 when the app can't be found). daprd 1.18 answers 200 text/event-stream,
+    whatever the app said, where a request asks for a stream: a refusal, which is JSON, is called JSON again here, or
+    it would be read as a stream without events.
     """
 
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -43,11 +46,41 @@ class MeshTransport(httpx.AsyncBaseTransport):
             stream=request.stream,
             extensions=request.extensions,
         )
-        return await self._transport.handle_async_request(carried)
+        response = await self._transport.handle_async_request(carried)
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            response.stream = body = _Peeked(response.stream)
+            if (await body.peek()).lstrip().startswith(b"{"):  # no field of an event begins so
+                response.headers["content-type"] = "application/json"
+        return response
 
     async def aclose(self) -> None:
         """Close the connections to the sidecar."""
         await self._transport.aclose()
+
+
+class _Peeked(httpx.AsyncByteStream):
+    """A body whose first bytes were looked at before it is read."""
+
+    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
+        assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 -- it comes from an async transport
+        self._stream, self._rest, self._first = stream, aiter(stream), b""
+
+    async def peek(self) -> bytes:
+        """The first bytes; waits for them."""
+        try:
+            self._first = await anext(self._rest, b"")
+        except BaseException:
+            await self.aclose()
+            raise
+        return self._first
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._first
+        async for chunk in self._rest:
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 def sidecar_client(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:

@@ -165,6 +165,7 @@ class AgentClient:
     async def _events(self, request: SendMessageRequest | None, task_id: str) -> AsyncGenerator[StreamResponse]:
         attempt, last_sign = 0, time.monotonic()
         while True:
+            failure: Exception = AgentUnavailable(f"{self.agent} ends its streams without an event: see its log.")
             try:
                 async with contextlib.aclosing(self._open(request, task_id)) as events:
                     async for event in events:
@@ -177,9 +178,10 @@ class AgentClient:
                 if request is None or not task_id:
                     raise
                 return  # it was somebody else's, and seen only as long as its question was open
-            except (AgentUnavailable, Unavailable):
-                if time.monotonic() - last_sign > PATIENCE:
-                    raise
+            except (AgentUnavailable, Unavailable) as error:
+                failure = error
+            if time.monotonic() - last_sign > PATIENCE:
+                raise failure
             await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
             attempt += 1
 

@@ -92,7 +92,8 @@ def shop():
 class FakeSidecar:
     """In front of the agent: passes on what desk's sidecar would, answers in Dapr's words where that would not.
 
-    Direct requests pass unchanged. `cut` is after how many pieces of a stream the next one is broken off.
+    Direct requests pass unchanged. `cut` is after how many pieces of a stream the next one is broken off. As daprd 1.18
+    does it says 200 text/event-stream to every request for a stream, whatever the app answers.
     """
 
     def __init__(self, app):
@@ -118,7 +119,8 @@ class FakeSidecar:
         else:
             headers |= {b"dapr-api-token": APP_TOKEN.encode(), b"dapr-caller-app-id": b"desk"}
             scope = {**scope, "path": path, "raw_path": path.encode(), "headers": list(headers.items())}
-            await self.app(scope, receive, self._cutting(send))
+            streams = headers.get(b"accept", b"").startswith(b"text/event-stream")
+            await self.app(scope, receive, self._cutting(_as_stream(send) if streams else send))
 
     def _cutting(self, send):
         sent = 0
@@ -135,6 +137,15 @@ class FakeSidecar:
             await send(message)
 
         return forward
+
+
+def _as_stream(send):
+    async def forward(message):
+        if message["type"] == "http.response.start":
+            message = {**message, "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+        await send(message)
+
+    return forward
 
 
 def _dapr_error(status, reason):

@@ -108,6 +108,20 @@ async def test_a_stream_that_stays_broken_is_given_up(project, sidecar, monkeypa
         assert len((await desk.tasks()).tasks) == 1
 
 
+async def test_streams_without_an_event_are_given_up(project, sidecar, monkeypatch):
+    """Whatever ends them: nothing is asked for ever."""
+
+    async def nothing(*_):
+        return
+        yield
+
+    monkeypatch.setattr(client_module, "PATIENCE", 0.0)
+    async with AgentClient.through_desk(project, "shop") as desk:
+        monkeypatch.setattr(desk, "_open", nothing)
+        with pytest.raises(AgentUnavailable, match="without an event"):
+            await desk.send("one", skill="buy")
+
+
 async def test_a_task_is_followed_until_it_waits_or_ends(project, sidecar):
     """An ended task is told once, as it is."""
     async with AgentClient.through_desk(project, "shop") as desk:
@@ -146,6 +160,10 @@ async def test_refusals_arrive_as_what_they_are(project, sidecar):
                 await guest.send("one", skill="buy", wait=wait)
         with pytest.raises(TaskNotFoundError):
             await guest.get("nothing")
+    async with AgentClient.through_desk(project, "shop", tenant="south") as desk:
+        for wait in (True, False):
+            with pytest.raises(Forbidden, match="tenant"):
+                await desk.send("one", skill="buy", wait=wait)
     (project.local / "keys" / "guest.key").write_text("forgotten")
     async with AgentClient.direct(project, "shop", caller="guest") as nobody:
         for wait in (True, False):
