@@ -71,7 +71,12 @@ async def _travel(trip: TripPlan, task: Task) -> list[Ticket]:
 
 async def _choose(leg: Leg, left: Decimal | None, task: Task) -> Offer:
     query = FlightQuery(origin=leg.origin or "", destination=leg.destination or "", day=str(leg.day))
-    found = await task.delegate("flights", "search_flights", query, output=FlightOffers)
+    try:
+        found = await task.delegate("flights", "search_flights", query, output=FlightOffers)
+    except DelegationFailed as failed:
+        if failed.state != "REJECTED":
+            raise
+        task.reject(failed.reason)  # a place that nobody knows is the request's fault
     if not found.offers:
         task.reject(found.note or f"No flight goes from {leg.origin} to {leg.destination} on {leg.day}.")
     cheapest = found.offers[0]

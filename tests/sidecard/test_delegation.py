@@ -606,7 +606,7 @@ async def test_cancel_descends(bench):
 @pytest.mark.parametrize(
     ("skill", "fault", "words"),
     [
-        ("refuse", None, "mill's refuse ended REJECTED: not today"),
+        ("refuse", None, "refuse of mill ended REJECTED: not today"),
         ("private", None, "mill can't be reached or does not take this: .*scopes.*private"),
         ("grind", httpx.ConnectError("refused"), "mill can't be reached or does not take this: .*refused"),
     ],

@@ -43,7 +43,7 @@ class DelegationFailed(SidecardError):
     """
 
     def __init__(self, agent: str, skill: str, state: str, reason: str) -> None:
-        super().__init__(f"{agent}'s {skill} ended {state}: {reason}")
+        super().__init__(f"{skill} of {agent} ended {state}: {reason}")
         self.agent, self.skill, self.state, self.reason = agent, skill, state, reason
 
 

@@ -101,7 +101,7 @@ async def test_compliances_no_is_the_claims_no(desk):
     ("fate", "words"),
     [
         (AgentUnavailable("compliance can't be reached"), "compliance can't be reached"),
-        (ended("c1", state=S.TASK_STATE_FAILED, says="a defect"), "compliance's review_spend ended FAILED: a defect"),
+        (ended("c1", state=S.TASK_STATE_FAILED, says="a defect"), "review_spend of compliance ended FAILED: a defect"),
     ],
 )
 async def test_without_compliances_word_nothing_is_paid(desk, fate, words):

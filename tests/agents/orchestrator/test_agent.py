@@ -185,7 +185,7 @@ async def test_specialists_questions_reach_who_may_answer_them(desk):
     ("fate", "words"),
     [
         (AgentUnavailable("flights can't be reached"), "flights can't be reached"),
-        (ended("f1", state=S.TASK_STATE_REJECTED, says="No such place."), "ended REJECTED: No such place."),
+        (ended("f1", state=S.TASK_STATE_FAILED, says="a defect"), "search_flights of flights ended FAILED: a defect"),
     ],
 )
 async def test_a_trip_whose_flights_fail_says_why(desk, fate, words):
@@ -194,3 +194,12 @@ async def test_a_trip_whose_flights_fail_says_why(desk, fate, words):
         task = await up.send("ada", data=TRIP)
     assert task.status.state == S.TASK_STATE_FAILED
     assert words in text_of(task.status.message)
+
+
+async def test_a_place_that_nobody_knows_is_rejected_in_the_specialists_words(desk):
+    """It is the request's fault and no failure."""
+    no = ended("f1", state=S.TASK_STATE_REJECTED, says="No such place.")
+    async with desk(agent, others([no])) as up:
+        task = await up.send("ada", data=TRIP)
+    assert task.status.state == S.TASK_STATE_REJECTED
+    assert text_of(task.status.message) == "No such place."

@@ -1,6 +1,9 @@
 """Who may answer a task's question, and what exactly they type."""
 
 import shlex
+import shutil
+import sys
+from pathlib import Path
 
 from a2a.types import Task
 
@@ -20,7 +23,8 @@ def how_to_answer(project: Project, agent: str, task: Task, caller: str = "", te
     who = who_may_answer(project, agent, asked, caller or DESK)
     if who is None:
         return f"somebody with the right {asked.scope} must, and agents/callers.yaml gives it to nobody with a key"
-    words = ["sidecard", "send", agent, "--task", task.id, "--answer", min(asked.options, default="your answer")]
+    likeliest = next(iter(asked.options), "your answer")
+    words = [_program(), "send", agent, "--task", task.id, "--answer", likeliest]
     words += ["--tenant", tenant] if tenant else []
     words += ["--as", who] if who != DESK else []
     return shlex.join(words)
@@ -38,3 +42,9 @@ def who_may_answer(project: Project, agent: str, asked: Asked, caller: str) -> s
     if caller in holders:
         return caller
     return next((name for name in holders if callers[name].api_key), None)
+
+
+def _program() -> str:
+    """How this command is called here: as it was typed, where it is not on the PATH."""
+    typed = sys.argv[0]
+    return typed if Path(typed).name == "sidecard" and not shutil.which("sidecard") else "sidecard"

@@ -21,6 +21,7 @@ from sidecard.tasks.state import INTERRUPTED, TERMINAL, state_name
 
 ENDED_BADLY = 1
 NOT_DONE = 2
+STOPPED = 130
 
 
 class Conversation:
@@ -35,7 +36,7 @@ class Conversation:
     def run(self, doing: str, work: Callable[[], Awaitable[int]]) -> None:
         """Do a command's work, which returns its exit code, in a trace that starts here and is named after it.
 
-        What goes wrong is one line and exit code NOT_DONE.
+        What goes wrong is one line and exit code NOT_DONE; Ctrl-C is one, too, and STOPPED.
         """
 
         async def traced() -> int:
@@ -48,6 +49,10 @@ class Conversation:
         except (SidecardError, A2AError) as error:
             self.console.failure(_line(error))
             code = NOT_DONE
+        except KeyboardInterrupt:
+            words = f"interrupted; a task that {self._agent} has taken goes on: `sidecard task {self._agent}` lists it"
+            self.console.failure(words)
+            code = STOPPED
         finally:
             self.telemetry.shutdown()
         if code:

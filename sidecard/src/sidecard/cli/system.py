@@ -155,6 +155,7 @@ class System:
         kind = "daprd" if "/v1.0/" in silent else "app"
         log = self._logs.newest(app.app_id, kind)
         text = f"{app.app_id} was not healthy within {timeout:.0f} s ({silent} does not answer 2xx)"
+        text += "; `sidecard check` says what it may lack"
         return f"{text}; {ends(log)}" if log else text
 
     # --- down, restart, kill ---

@@ -21,9 +21,9 @@ def content(
     may_be_empty: bool = False,
 ) -> tuple[str, Content]:
     """The text and the rest of a message, from what was typed. Raises ConfigurationError, saying what to type."""
-    if not (text or data or files or answer or may_be_empty):
+    if not (text.strip() or data or files or answer or may_be_empty):
         raise ConfigurationError(
-            'There is nothing to say: give a text, as in `sidecard send AGENT "…"`, --data or --file.'
+            'There is nothing to say: give a text, as in `sidecard send AGENT "…"`, --data, --file or --answer.'
         )
     if answer and text:
         raise ConfigurationError("Give either a text or --answer, not both.")

@@ -66,7 +66,9 @@ def agent_of(project: Project, name: str) -> App:
     """The agent's entry in dapr.yaml. Raises ConfigurationError naming the agents there are."""
     agents = {app.app_id: app for app in project.apps if app.is_agent}
     if name not in agents:
-        raise ConfigurationError(f"There is no agent {name!r} in dapr.yaml; there are: {', '.join(sorted(agents))}.")
+        other = any(app.app_id == name for app in project.apps)
+        what = f"{name!r} is an app, but no agent" if other else f"There is no agent {name!r} in dapr.yaml"
+        raise ConfigurationError(f"{what}; there are: {', '.join(sorted(agents))}.")
     return agents[name]
 
 

@@ -72,7 +72,7 @@ def shop():
     @agent.skill(scope="buy", idempotent=False)
     async def spend(order: Order, task: Task) -> str:
         """Ask somebody else."""
-        answer = await task.ask("May they?", options={"yes": "Approve"}, scope="approve", by_other=True)
+        answer = await task.ask("May they?", options={"yes": "Approve", "no": "Refuse"}, scope="approve", by_other=True)
         return f"{answer.choice} by {answer.by}"
 
     @agent.skill(scope="buy", idempotent=False)

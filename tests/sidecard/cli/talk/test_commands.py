@@ -4,14 +4,18 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
 import pytest
+from a2a.types import Task, TaskState, TaskStatus
 from typer.testing import CliRunner
 
 from demo.collector import Collector
 from sidecard.cli import app
+from sidecard.cli.answers import how_to_answer
+from sidecard.cli.client import AgentClient
 
 
 @pytest.fixture
@@ -55,6 +59,40 @@ def test_a_question_is_shown_with_what_to_type(run, sidecar):
     assert done.exit_code == 0
     assert "A for desk" in done.output
     assert "all" not in done.output
+
+
+def test_the_likeliest_answer_is_suggested(run, sidecar):
+    """The first of the options, wherever it is in the alphabet."""
+    asked = run("send", "shop", "one", "--skill", "spend")
+    assert "--answer yes" in asked.output
+
+
+@pytest.mark.parametrize(
+    ("typed", "found", "shown"),
+    [
+        (".venv/bin/sidecard", None, ".venv/bin/sidecard"),
+        ("/x/bin/sidecard", "/x/bin/sidecard", "sidecard"),
+        ("/x/bin/pytest", None, "sidecard"),
+    ],
+)
+def test_a_command_to_type_begins_as_this_one_did(project, monkeypatch, typed, found, shown):
+    """Where `sidecard` is not on the PATH, its path is needed again."""
+    monkeypatch.setattr(sys, "argv", [typed])
+    monkeypatch.setattr(shutil, "which", lambda _: found)
+    asking = Task(id="t", status=TaskStatus(state=TaskState.TASK_STATE_INPUT_REQUIRED))
+    assert how_to_answer(project, "shop", asking).startswith(f"{shown} send shop --task t")
+
+
+def test_who_interrupts_is_told_what_goes_on(run, sidecar, monkeypatch):
+    """Exit code 130, and how to find the task again."""
+
+    async def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AgentClient, "send", interrupted)
+    done = run("send", "shop", "one", "--skill", "choose")
+    assert done.exit_code == 130
+    assert "sidecard task shop" in done.stderr
 
 
 def test_a_question_for_somebody_else_names_who(run, sidecar):
@@ -160,12 +198,14 @@ def test_a_refused_card_is_one_line_and_exit_code_2(run, sidecar, project):
     ("arguments", "says"),
     [
         (["send", "shop"], "nothing to say"),
+        (["send", "shop", "  "], "nothing to say"),
         (["send", "shop", "x", "--data", "{count: 2}"], "--data is not JSON"),
         (["send", "shop", "x", "--file", "nowhere.csv"], "nowhere.csv can't be read"),
         (["send", "shop", "x", "--skill", "fly"], "there is no skill 'fly'"),
         (["send", "shop", "--answer", "A"], "--task ID"),
         (["send", "shop", "x", "--answer", "A", "--task", "t"], "not both"),
         (["send", "nobody", "x"], "no agent 'nobody'"),
+        (["send", "desk", "x"], "'desk' is an app, but no agent"),
         (["send", "guarded", "x"], "access rules"),
         (["send", "shop", "x", "--as", "ada"], "no key of 'ada'"),
         (["send", "shop", "x", "--as", "guest", "--skill", "buy"], "agents/callers.yaml"),
