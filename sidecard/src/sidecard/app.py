@@ -37,6 +37,7 @@ from sidecard.sidecar import MeshTransport, read_secret, sidecar_client
 from sidecard.signature import sign, signing_key
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.handler import DurableRequestHandler
+from sidecard.tasks.retention import Keep
 from sidecard.tasks.store import DaprStateStore
 from sidecard.telemetry import Telemetry, configure
 from sidecard.trust import TrustStore
@@ -162,6 +163,7 @@ class Service:
             scopes_of=self.scopes_of,
             sender=self._webhooks,
             tries=settings.task_tries,
+            keep=Keep(settings.retention_days, settings.deduplication_hours),
         )
         await self._patiently(engine.start)
         stack.push_async_callback(engine.stop)

@@ -48,6 +48,20 @@ class Settings(BaseSettings):
         description="Deaths of its process without any progress after which a task is given up.",
     )
     max_body_bytes: int = Field(default=4_194_304, ge=1_024, validation_alias="SIDECARD_MAX_BODY_BYTES")
+    retention_days: float = Field(
+        default=30.0,
+        ge=0,
+        le=36_500,
+        validation_alias="SIDECARD_RETENTION_DAYS",
+        description="How long a task is kept after it has ended; 0 is for ever.",
+    )
+    deduplication_hours: float = Field(
+        default=24.0,
+        ge=1,
+        le=876_000,
+        validation_alias="SIDECARD_DEDUPLICATION_HOURS",
+        description="How long after a task has expired its message, sent again, is refused and starts no new one.",
+    )
     otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
 
     @classmethod

@@ -18,18 +18,20 @@ from sidecard.callers import Caller
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable, TaskConflict
 from sidecard.tasks.adoption import Adoption
 from sidecard.tasks.cursor import Backoff
-from sidecard.tasks.entry import Record
-from sidecard.tasks.identity import DifferentMessage, check_same, digest_of
+from sidecard.tasks.entry import Record, log_key
+from sidecard.tasks.identity import DifferentMessage, check_digest, check_same, digest_of
 from sidecard.tasks.journal import Journal, Told, patiently
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.lives import Lives
 from sidecard.tasks.outbox import Outbox, Sender
 from sidecard.tasks.replicas import Replicas
+from sidecard.tasks.retention import Keep, Retention
 from sidecard.tasks.runner import Runner
 from sidecard.tasks.slots import Slot
 from sidecard.tasks.state import HELD, state_name
 from sidecard.tasks.store import StateStore, prove
 from sidecard.tasks.tail import Tail
+from sidecard.tasks.tombstone import TaskExpired, Tombstone
 from sidecard.tasks.watch import Delegator, Watches
 from sidecard.telemetry import TaskMetrics, WebhookMetrics, current_traceparent
 
@@ -72,12 +74,15 @@ class Engine:
         backoff: Backoff | None = None,
         clock: Callable[[], int] = system_clock,
         tries: int = 3,
+        keep: Keep | None = None,
     ) -> None:
         """`task_id_key` makes task ids unguessable and repeatable; it must never change while tasks are remembered.
 
         Without a `sender` no webhook is told anything; what is due then waits. `clock` gives UTC in milliseconds; after
-        `tries` deaths of its process without any progress a task is given up.
+        `tries` deaths of its process without any progress a task is given up. `keep` says when what has ended expires.
         """
+        self.keep = keep or Keep()
+        self._clock = clock
         self.agent = agent
         self.store = store
         self.journal = Journal(store, self._depose)
@@ -102,6 +107,7 @@ class Engine:
             self.outbox = Outbox(self.journal, self._lives, sender, metrics, clock=clock, backoff=backoff)
         self._background: set[asyncio.Task[None]] = set()
         self._tailing: asyncio.Task[None] | None = None
+        self._expiring: asyncio.Task[None] | None = None
         self.superseded = asyncio.Event()
         """Set when another process has taken over a store that is for one; this engine serves nothing more."""
         self._stopping = False
@@ -124,6 +130,8 @@ class Engine:
         self._replicas.start()
         if self.store.shared:
             self._tailing = asyncio.create_task(self._tail.run(), name="tail")
+        retention = Retention(self.journal, self.slots, self.keep, self._clock)
+        self._expiring = asyncio.create_task(retention.run(), name="retention")
         if slot.todo.all:
             log.info("taking up %d tasks again", len(slot.todo.all))
             self._in_background(self._adoption.adopt(sorted(slot.todo.all), died=died), "take up")
@@ -144,7 +152,9 @@ class Engine:
     async def _halt(self, seconds: float) -> None:
         self._watches.stop()
         me = asyncio.current_task()
-        background = [task for task in (*self._background, self._tailing) if task is not None and task is not me]
+        background = [
+            task for task in (*self._background, self._tailing, self._expiring) if task is not None and task is not me
+        ]
         for task in background:
             task.cancel()
         runs = [live.run for live in self._lives.values() if live.run is not None]
@@ -201,6 +211,10 @@ class Engine:
         """Every replica's slot as it is now, where the lists of tasks are. Raises StoreUnavailable."""
         return await self._replicas.slots()
 
+    def expiring_before(self) -> int:
+        """Tasks that ended before this, UTC in milliseconds, expire sooner or later."""
+        return self._clock() - self.keep.task_ms if self.keep.days else 0
+
     async def create(
         self,
         caller: Caller,
@@ -213,7 +227,7 @@ class Engine:
 
         A new task has the webhook, which has an id, from its first event on.
 
-        Raises DifferentMessage, StoreUnavailable.
+        Raises DifferentMessage, TaskExpired, StoreUnavailable.
         """
         self._admit()
         task_id = self.task_id(tenant, caller.name, message.message_id)
@@ -230,10 +244,18 @@ class Engine:
                 log.debug("task %s was made before", task_id)
         async with self.borrow(task_id) as stored:
             if stored is None:
+                await self._check_expired(task_id, message, digest)
                 raise StoreUnavailable("the task could not be stored; send the same message again")
             check_same(stored, message, digest)
             await self._rescue(stored)
         return task_id
+
+    async def _check_expired(self, task_id: str, message: Message, digest: str) -> None:
+        key = log_key(task_id, 1)
+        tombstone = Tombstone.of((await self.store.read([key])).get(key))
+        if tombstone is not None:
+            check_digest(tombstone.digest, message, digest)
+            raise TaskExpired(f"task {task_id} of this message has expired; to have it done again use a new messageId")
 
     def _begin(
         self,

@@ -53,6 +53,7 @@ from sidecard.tasks.events import Event, read_place
 from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.state import ASK, FoldedTask, Place, state_name
+from sidecard.tasks.tombstone import TaskExpired
 from sidecard.validation import explain
 
 log = logging.getLogger("sidecard.tasks")
@@ -450,7 +451,7 @@ def _as_a2a_errors() -> Generator[None]:
         raise
     except DifferentMessage as error:
         raise InvalidParamsError(str(error)) from None
-    except TaskEnded as error:
+    except (TaskEnded, TaskExpired) as error:
         raise UnsupportedOperationError(str(error)) from None
     except (LogBroken, TaskConflict) as error:
         log.exception("a task can't be served")

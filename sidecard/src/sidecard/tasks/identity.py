@@ -15,7 +15,12 @@ class DifferentMessage(SidecardError):
 
 def check_same(live: Live, message: Message, digest: str) -> None:
     """Raises DifferentMessage when a message that the task knows had other content."""
-    if live.messages.get(message.message_id) != digest:
+    check_digest(live.messages.get(message.message_id), message, digest)
+
+
+def check_digest(known: str | None, message: Message, digest: str) -> None:
+    """Raises DifferentMessage when the content that is known of a message was other."""
+    if known != digest:
         raise DifferentMessage(f"messageId {message.message_id!r} was used before with other content; use a new one")
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks.index import Line
-from sidecard.tasks.slots import Owner, Slot, Staged
+from sidecard.tasks.slots import Owner, Slot, Staged, Sweep
 from sidecard.tasks.store import StateStore
 
 log = logging.getLogger("sidecard.tasks")
@@ -62,6 +62,15 @@ class Told:
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+@dataclass(slots=True, eq=False)
+class _Sweeping:
+    """A sweep on its way to the store, and the lines that take what it expires out of the counts."""
+
+    sweep: Sweep
+    lines: Mapping[Owner, list[Line]]
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
 class Journal:
     """The one writer of a replica's logs and slot.
 
@@ -80,6 +89,8 @@ class Journal:
         self._due: dict[str, int] = {}
         self._told: list[Told] = []
         self._telling: Sequence[Told] = ()
+        self._sweeps: list[_Sweeping] = []
+        self._sweeping: _Sweeping | None = None
         self._queue: list[Append] = []
         self._in_flight: Sequence[Append] = ()
         self._waiting_bytes = 0
@@ -112,13 +123,21 @@ class Journal:
         self._give_up("this agent is stopping; send the same message again")
 
     def _give_up(self, why: str) -> None:
-        waiting: list[Append | Told] = [*self._in_flight, *self._queue, *self._telling, *self._told]
+        sweeps = [*self._sweeps, *([self._sweeping] if self._sweeping else [])]
+        waiting: list[Append | Told | _Sweeping] = [
+            *self._in_flight,
+            *self._queue,
+            *self._telling,
+            *self._told,
+            *sweeps,
+        ]
         for write in waiting:
             if not write.done.done():
                 write.done.set_exception(StoreUnavailable(why))
                 write.done.exception()  # nobody may be waiting any more
         self._queue, self._in_flight, self._waiting_bytes = [], (), 0
         self._told, self._telling = [], ()
+        self._sweeps, self._sweeping = [], None
 
     def admit(self) -> None:
         """Raises StoreUnavailable when so much waits for the store that nothing more should be accepted."""
@@ -143,12 +162,22 @@ class Journal:
         self._wake.set()
         return told.done
 
+    async def sweep(self, sweep: Sweep, lines: Mapping[Owner, list[Line]] | None = None) -> None:
+        """Write this into this replica's slot with the next batch; `lines` take what expires out of the counts.
+
+        Raises StoreUnavailable when the outcome is not known, since this replica stops or is deposed.
+        """
+        sweeping = _Sweeping(sweep, lines or {})
+        self._sweeps.append(sweeping)
+        self._wake.set()
+        await sweeping.done
+
     async def _run(self, slot: Slot) -> None:
         holder = slot.holder
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._queue or self._told:
+            while self._queue or self._told or self._sweeps:
                 try:
                     await self._write_batch(slot)
                     if slot.holder != holder:
@@ -163,15 +192,21 @@ class Journal:
         batch = self._in_flight = self._take()
         told = self._telling = self._told
         self._told = []
+        sweep = self._sweeping = self._sweeps.pop(0) if self._sweeps else None
         try:
-            await self._commit(slot, batch, told)
+            await self._commit(slot, batch, told, sweep)
         except Deposed:
             raise
         except Exception:
             log.exception("a batch of log entries could not be written")
-            _end(StoreUnavailable("this could not be stored; the agent's log says why"), *batch, *told)
+            _end(
+                StoreUnavailable("this could not be stored; the agent's log says why"),
+                *batch,
+                *told,
+                *([sweep] if sweep else []),
+            )
             await patiently(slot.catch_up)  # some of it may be stored
-        self._in_flight = self._telling = ()
+        self._in_flight, self._telling, self._sweeping = (), (), None
         self._waiting_bytes -= sum(len(append.data) for append in batch)
 
     def _take(self) -> list[Append]:
@@ -189,21 +224,23 @@ class Journal:
         self._queue = rest
         return batch
 
-    async def _commit(self, slot: Slot, batch: list[Append], told: list[Told]) -> None:
+    async def _commit(self, slot: Slot, batch: list[Append], told: list[Told], sweep: _Sweeping | None) -> None:
         if self.store.atomic:
-            await self._commit_together(slot, batch, told)
+            await self._commit_together(slot, batch, told, sweep)
         else:
-            await self._commit_one_by_one(slot, batch, told)
+            await self._commit_one_by_one(slot, batch, told, sweep)
         for one in told:
             if not self._owes(one):
                 self._due.pop(one.task_id, None)
-        _end(None, *told)
+        _end(None, *told, *([sweep] if sweep else []))
 
-    async def _commit_together(self, slot: Slot, batch: list[Append], told: list[Told]) -> None:
+    async def _commit_together(
+        self, slot: Slot, batch: list[Append], told: list[Told], sweep: _Sweeping | None
+    ) -> None:
         """One transaction; when somebody has taken a key of it, one without that key."""
         attempt = 0
-        while batch or told:
-            staged = await patiently(partial(self._stage, slot, batch, told))
+        while batch or told or sweep:
+            staged = await patiently(partial(self._stage, slot, batch, told, sweep))
             creates = [(append.key, append.data) for append in batch]
             upserts = _hints(batch, told) | staged.upserts
             lost: list[Append] = []
@@ -219,14 +256,16 @@ class Journal:
                     attempt += 1
             batch = _without(batch, lost)
 
-    async def _commit_one_by_one(self, slot: Slot, batch: list[Append], told: list[Told]) -> None:
+    async def _commit_one_by_one(
+        self, slot: Slot, batch: list[Append], told: list[Told], sweep: _Sweeping | None
+    ) -> None:
         """For a store that decides key by key: the slot's entry announces the batch, then each task entry is tried.
 
         So everything that is stored is listed. What lost is taken back by a further entry; when this process dies in
         between, whoever takes the slot over does so.
         """
         before = {append.task_id: append.task_id in slot.todo.all for append in batch if append.listed is not None}
-        await self._announce(slot, await patiently(partial(self._stage, slot, batch, told)), _hints(batch, told))
+        await self._announce(slot, await patiently(partial(self._stage, slot, batch, told, sweep)), _hints(batch, told))
         won = await self._decide_each(batch)
         if lost := [append for append in batch if append not in won]:
             lines: dict[Owner, list[Line]] = {}
@@ -238,14 +277,15 @@ class Journal:
             await self._announce(slot, amended, {})
         _end(None, *won)
 
-    async def _stage(self, slot: Slot, batch: list[Append], told: list[Told]) -> Staged:
-        lines: dict[Owner, list[Line]] = {}
+    async def _stage(self, slot: Slot, batch: list[Append], told: list[Told], sweep: _Sweeping | None) -> Staged:
+        lines = {owner: list(more) for owner, more in sweep.lines.items()} if sweep else {}
         for append in batch:
             if append.line:
                 lines.setdefault(append.owner, []).append(append.line)
         todo = {append.task_id: append.listed for append in batch if append.listed is not None}
         due = {append.task_id: True for append in batch if append.due}
-        return await slot.stage(lines, todo, due | {one.task_id: self._owes(one) for one in told})
+        due |= {one.task_id: self._owes(one) for one in told}
+        return await slot.stage(lines, todo, due, sweep=sweep.sweep if sweep else None)
 
     def _owes(self, told: Told) -> bool:
         return max(told.known, self._due.get(told.task_id, 0)) > told.through
@@ -348,7 +388,7 @@ async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
     raise AssertionError
 
 
-def _end(error: TaskConflict | StoreUnavailable | None, *writes: Append | Told) -> None:
+def _end(error: TaskConflict | StoreUnavailable | None, *writes: Append | Told | _Sweeping) -> None:
     for write in writes:
         if write.done.done():
             continue

@@ -47,7 +47,7 @@ async def list_tasks(engine: Engine, tenant: str, owner: str, params: ListTasksR
             break
         response.tasks.append(task)
     counted = not params.context_id and after is None
-    response.total_size = listing.count(params.status) if counted else await _scan(listing, params, after)
+    response.total_size = listing.count(params.status) if counted else await _scan(engine, listing, params, after)
     return response
 
 
@@ -105,14 +105,19 @@ def _matches(line: Line, params: ListTasksRequest, after: int | None) -> bool:
     )
 
 
-async def _scan(listing: MergedList, params: ListTasksRequest, after: int | None) -> int:
-    """How many tasks match filters that no counter is kept for: every line is read once."""
+async def _scan(engine: Engine, listing: MergedList, params: ListTasksRequest, after: int | None) -> int:
+    """How many tasks match filters that no counter is kept for: every line is read once.
+
+    A line as old as tasks that expire may be outdated by one that has expired already, in another replica's list.
+    """
+    expiring = engine.expiring_before()
     seen: set[str] = set()
     total = 0
     async for line in listing.newest_first():
         if line.task_id not in seen:
             seen.add(line.task_id)
-            total += _matches(line, params, after)
+            if _matches(line, params, after):
+                total += line.at > expiring or await _listed(engine, line, params) is not None
     return total
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from sidecard.tasks.entry import Entry, head_key, log_key
 from sidecard.tasks.state import FoldedTask
 from sidecard.tasks.store import StateStore
+from sidecard.tasks.tombstone import Tombstone
 
 FIRST_READ = 4
 READ_AHEAD = 32
@@ -12,9 +13,14 @@ READ_AHEAD = 32
 
 
 async def load(store: StateStore, task_id: str) -> FoldedTask | None:
-    """Fold a task from its log, or None where there is none. Raises LogBroken, StoreUnavailable."""
+    """Fold a task from its log, or None where there is none, or one that has expired.
+
+    Raises LogBroken, StoreUnavailable.
+    """
     first = [log_key(task_id, n) for n in range(1, FIRST_READ + 1)]
     stored = await store.read([head_key(task_id), *first])
+    if Tombstone.of(stored.get(first[0])) is not None:
+        return None
     folded = FoldedTask()
     head = stored.get(head_key(task_id))
     if head is not None and (snapshot := await _snapshot(store, task_id, int(head.decode()))) is not None:

@@ -5,29 +5,32 @@ transaction as the task entries it speaks of, so the slot never disagrees with t
 so by creating its next entry too: from then on whatever its former holder still sends is refused, however late.
 
 slot:{k}:{n}              [FORMAT, nonce, holder or None, [[tenant, owner, lines] …], [ids on, ids off the to-do list],
-                          the same for the outbox]
-slot:{k}                  [FORMAT, n, holder, to-do pages, outbox pages, before, claims]: all up to n is in pages, and
-                          all up to before is deleted but the claims, [n, ms] each
+                          the same for the outbox, {key: tombstone}]
+slot:{k}                  [FORMAT, n, holder, to-do pages, outbox pages, before, claims, owners pages]: all up to n is in
+                          pages, and all up to before is deleted but the claims, [n, ms] each
 todo:{k}:{page}           ids of tasks that anything but a person must move on
 outbox:{k}:{page}         ids of tasks whose webhooks are to be told
-index:{k}:{owner}:{page}  lines of one owner's list, and index:{k}:{owner} its size and counts
+index:{k}:{owner}:{page}  lines of one owner's list, index:{k}:{owner} its size and counts, and where it begins, and
+                          index:{k}:{owner}:kept older lines that have not expired
+owners:{k}:{page}         whose lists there are
 beat:{k}                  the holder's sign of life, see replicas.py
 
 A checkpoint moves what the entries say into the pages, and deletes the entries of the checkpoint before. Entries with
 which a holder came stay for CLAIM_DAYS: they stand where a frozen former holder will try to write when it thaws.
 """
 
+import json
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
 
 from sidecard.errors import LogBroken
-from sidecard.tasks.index import Line, OwnerList, Todo, TodoChange
+from sidecard.tasks.index import Line, OwnerList, Todo, TodoChange, Trim
 from sidecard.tasks.loading import load
 from sidecard.tasks.store import StateStore
 
@@ -56,8 +59,18 @@ def beat_key(number: int) -> str:
     return f"beat:{number}"
 
 
+@dataclass(slots=True)
+class Sweep:
+    """What expires together: tombstones by key, what of it is deleted, and where lists are to begin."""
+
+    tombstones: dict[str, bytes] = field(default_factory=dict)
+    deletes: Sequence[str] = ()
+    trims: dict[Owner, Trim] = field(default_factory=dict)
+    checkpoint: bool = False
+
+
 class Listed:
-    """A set of task ids: in `all` as the slot's entries say, in pages as of the last checkpoint."""
+    """A set of task ids, or names: in `all` as the slot's entries say, in pages as of the last checkpoint."""
 
     def __init__(self, key: str, pages: Todo | None = None) -> None:
         self._pages = pages or Todo(key)
@@ -94,6 +107,7 @@ class _Checkpoint:
     lists: dict[Owner, OwnerList]
     todo: TodoChange
     outbox: TodoChange
+    owners: TodoChange
     claims: list[tuple[int, int]]
 
 
@@ -107,6 +121,7 @@ class Staged:
     lines: Mapping[Owner, list[Line]]
     todo: Mapping[str, bool]
     outbox: Mapping[str, bool]
+    tombstones: Mapping[str, bytes]
     upserts: dict[str, bytes] = field(default_factory=dict)
     deletes: list[str] = field(default_factory=list)
     checkpoint: _Checkpoint | None = None
@@ -125,11 +140,13 @@ class Slot:
         self.holder = ""
         self.todo = Listed(f"todo:{self.number}")
         self.outbox = Listed(f"outbox:{self.number}")
+        self._owners = Listed(f"owners:{self.number}")
         self._checkpointed = 0
         self._before = 0
         self._claims: list[tuple[int, int]] = []
-        self._recent: dict[Owner, list[Line]] = {}
+        self._recent: dict[Owner, list[tuple[int, Line]]] = {}
         self._lines = 0
+        self._last_tombstones: Mapping[str, bytes] = {}
         self._last_lines: Mapping[Owner, list[Line]] = {}
         self._last_todo: Mapping[str, bool] = {}
         self._lists: OrderedDict[Owner, OwnerList] = OrderedDict()
@@ -163,16 +180,31 @@ class Slot:
         self._empty()
         if head is None:
             return
-        _, self.n, self.holder, todo, outbox, self._before, claims = _unpack(head)
+        _, self.n, self.holder, todo, outbox, self._before, claims, owners = _unpack(head)
         self._claims = [(n, at) for n, at in claims]
         self._checkpointed = self.n
         self.todo = await Listed.load(self._store, f"todo:{self.number}", todo)
         self.outbox = await Listed.load(self._store, f"outbox:{self.number}", outbox)
+        self._owners = await Listed.load(self._store, f"owners:{self.number}", owners)
+        last = (await self._store.read([slot_key(self.number, self.n)])).get(slot_key(self.number, self.n))
+        if last is not None and not self._store.atomic:  # what it announced may not have come true yet
+            self._announced(*_entry(last))
 
     def _apply(self, data: bytes) -> None:
-        _, _, holder, lists, todo, outbox = _unpack(data)
-        lines = {(tenant, owner): [Line(*line) for line in lines] for tenant, owner, lines in lists}
-        self._take(holder, lines, _changes(todo), _changes(outbox))
+        entry = _entry(data)
+        self._take(*entry[:4])
+        self._announced(*entry)
+
+    def _announced(
+        self,
+        holder: str | None,
+        lines: Mapping[Owner, list[Line]],
+        todo: Mapping[str, bool],
+        _: Mapping[str, bool],
+        tombstones: Mapping[str, bytes],
+    ) -> None:
+        self._last_lines, self._last_todo = (lines, todo) if holder is None else ({}, {})
+        self._last_tombstones = tombstones
 
     def _take(
         self,
@@ -182,21 +214,37 @@ class Slot:
         outbox: Mapping[str, bool],
     ) -> None:
         self.n += 1
-        self._last_lines, self._last_todo = (lines, todo) if holder is None else ({}, {})
         self.holder = self.holder if holder is None else holder
         for owner, more in lines.items():
-            self._recent.setdefault(owner, []).extend(more)
+            self._recent.setdefault(owner, []).extend((self.n, line) for line in more)
             self._lines += len(more)
+        self._owners.take(self._new_owners(lines))
         self.todo.take(todo)
         self.outbox.take(outbox)
 
     async def list_of(self, owner: Owner) -> OwnerList:
         """The list of one owner's tasks in this slot. Raises StoreUnavailable."""
-        listing = await self._paged(owner)
-        recent = self._recent.get(owner)
+        listing = await self.paged(owner)
+        recent = self._unpaged(owner, listing)
         return listing.stage(recent)[0] if recent else listing
 
-    async def _paged(self, owner: Owner) -> OwnerList:
+    def _unpaged(self, owner: Owner, listing: OwnerList) -> list[Line]:
+        """A checkpoint that was not finished may have stored some of what the entries say."""
+        return [line for n, line in self._recent.get(owner, ()) if n > listing.n]
+
+    def owners(self) -> list[Owner]:
+        """Whose lists there are."""
+        return [_owner(name) for name in self._owners.all]
+
+    def _new_owners(self, owners: Iterable[Owner]) -> dict[str, bool]:
+        return self._owners.changed(dict.fromkeys(map(_name, owners), True))
+
+    def oldest_unpaged(self, owner: Owner) -> int | None:
+        """The time of the oldest of an owner's lines that are in entries only, until the next checkpoint."""
+        return min((abs(line.at) for _, line in self._recent.get(owner, ()) if line.at), default=None)
+
+    async def paged(self, owner: Owner) -> OwnerList:
+        """The list of one owner's tasks as of the last checkpoint. Raises StoreUnavailable."""
         if owner not in self._lists:
             self._keep(owner, await OwnerList.load(self._store, self.number, *owner))
         self._lists.move_to_end(owner)
@@ -222,6 +270,7 @@ class Slot:
         *,
         holder: str | None = None,
         checkpoint: bool = False,
+        sweep: Sweep | None = None,
     ) -> Staged:
         """The next entry; this slot stays as it is until `settle`. A checkpoint reads lists not seen before.
 
@@ -229,28 +278,38 @@ class Slot:
         """
         todo, outbox = self.todo.changed(todo), self.outbox.changed(outbox or {})
         lists = [[*owner, [line.pack() for line in more]] for owner, more in lines.items()]
-        data = msgpack.packb([FORMAT, secrets.token_bytes(8), holder, lists, _ids(todo), _ids(outbox)])
-        staged = Staged(slot_key(self.number, self.n + 1), data, holder, lines, todo, outbox)
-        if checkpoint or self.due:
-            await self._stage_checkpoint(staged)
+        sweep = sweep or Sweep()
+        tombstones = sweep.tombstones
+        data = msgpack.packb([FORMAT, secrets.token_bytes(8), holder, lists, _ids(todo), _ids(outbox), tombstones])
+        staged = Staged(slot_key(self.number, self.n + 1), data, holder, lines, todo, outbox, tombstones)
+        staged.upserts |= tombstones
+        if checkpoint or self.due or sweep.trims or sweep.checkpoint:
+            await self._stage_checkpoint(staged, sweep.trims)
+        staged.deletes += sweep.deletes
         return staged
 
-    async def _stage_checkpoint(self, staged: Staged) -> None:
+    async def _stage_checkpoint(self, staged: Staged, trims: Mapping[Owner, Trim]) -> None:
         lists: dict[Owner, OwnerList] = {}
-        for owner in {*self._recent, *staged.lines}:
-            more = [*self._recent.get(owner, ()), *staged.lines.get(owner, ())]
-            lists[owner], writes = (await self._paged(owner)).stage(more)
+        for owner in {*self._recent, *staged.lines, *trims}:
+            listing = await self.paged(owner)
+            more = [*self._unpaged(owner, listing), *staged.lines.get(owner, ())]
+            lists[owner], writes = listing.stage(more, self.n + 1)
             staged.upserts |= writes
+            if owner in trims:
+                writes, deletes = lists[owner].trim(trims[owner])
+                staged.upserts |= writes
+                staged.deletes += deletes
+        owners = self._owners.stage(self._new_owners(staged.lines))
         todo, outbox = self.todo.stage(staged.todo), self.outbox.stage(staged.outbox)
         holder = self.holder if staged.holder is None else staged.holder
         now = time.time_ns() // 1_000_000
         claims = [*self._claims, *([(self.n + 1, now)] if staged.holder is not None else [])]
         kept = [(n, at) for n, at in claims if now - at < CLAIM_DAYS * 86_400_000]
-        head = [FORMAT, self.n + 1, holder, todo.count, outbox.count, self._checkpointed, kept]
-        staged.upserts |= todo.writes | outbox.writes | {slot_key(self.number): msgpack.packb(head)}
+        head = [FORMAT, self.n + 1, holder, todo.count, outbox.count, self._checkpointed, kept, owners.count]
+        staged.upserts |= todo.writes | outbox.writes | owners.writes | {slot_key(self.number): msgpack.packb(head)}
         old = {*range(self._before + 1, self._checkpointed + 1), *(n for n, _ in claims)} - {n for n, _ in kept}
-        staged.deletes = [slot_key(self.number, n) for n in sorted(old)]
-        staged.checkpoint = _Checkpoint(lists, todo, outbox, kept)
+        staged.deletes += [slot_key(self.number, n) for n in sorted(old)]
+        staged.checkpoint = _Checkpoint(lists, todo, outbox, owners, kept)
 
     async def claim(self, holder: str, *, emptied: bool = False, beat: bytes | None = None) -> None:
         """Become this slot's holder, as it is known: its next entry decides. When `emptied`, nothing is left to do.
@@ -258,6 +317,8 @@ class Slot:
         Raises TaskConflict when somebody else has written to it, StoreUnavailable when the outcome is not known.
         """
         lines, todo = ({}, {}) if self._store.atomic else await self._amendments()
+        if self._last_tombstones and not self._store.atomic:  # announced, so it comes true, whoever is next
+            await self._store.write([], self._last_tombstones)
         outbox: dict[str, bool] = {}
         if emptied:
             todo, outbox = dict.fromkeys(self.todo.all, False), dict.fromkeys(self.outbox.all, False)
@@ -266,7 +327,7 @@ class Slot:
         if self._store.atomic:
             await self._store.write([(staged.key, staged.data)], staged.upserts | beats, staged.deletes)
         else:
-            head = {} if self.n else {slot_key(self.number): msgpack.packb([FORMAT, 0, "", 0, 0, 0, []])}
+            head = {} if self.n else {slot_key(self.number): msgpack.packb([FORMAT, 0, "", 0, 0, 0, [], 0])}
             await self._store.write([(staged.key, staged.data)], {})
             await self._store.write([], head | beats)
         self.settle(staged)
@@ -291,6 +352,7 @@ class Slot:
     def settle(self, staged: Staged) -> None:
         """What was staged is stored."""
         self._take(staged.holder, staged.lines, staged.todo, staged.outbox)
+        self._announced(staged.holder, staged.lines, staged.todo, staged.outbox, {})
         if staged.checkpoint is None:
             return
         for owner, listing in staged.checkpoint.lists.items():
@@ -298,8 +360,27 @@ class Slot:
             self._keep(owner, listing)
         self.todo.settle(staged.checkpoint.todo)
         self.outbox.settle(staged.checkpoint.outbox)
+        self._owners.settle(staged.checkpoint.owners)
         self._before, self._checkpointed, self._claims = self._checkpointed, self.n, staged.checkpoint.claims
         self._recent, self._lines = {}, 0
+
+
+def _entry(
+    data: bytes,
+) -> tuple[str | None, dict[Owner, list[Line]], dict[str, bool], dict[str, bool], dict[str, bytes]]:
+    """Of a slot's entry: holder, lines, changes of the to-do list and the outbox, tombstones."""
+    _, _, holder, lists, todo, outbox, tombstones = _unpack(data)
+    lines = {(tenant, owner): [Line(*line) for line in lines] for tenant, owner, lines in lists}
+    return holder, lines, _changes(todo), _changes(outbox), tombstones
+
+
+def _name(owner: Owner) -> str:
+    return json.dumps(owner)
+
+
+def _owner(name: str) -> Owner:
+    tenant, owner = json.loads(name)
+    return tenant, owner
 
 
 def _ids(changes: Mapping[str, bool]) -> list[list[str]]:

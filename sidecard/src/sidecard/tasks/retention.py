@@ -1,0 +1,234 @@
+"""Forgets tasks that ended long ago, in the background: oldest first, a page of a list at a time.
+
+A task expires when `keep` has passed since it ended: its first entry becomes a tombstone, in the batch that takes it out
+of its owner's list and counts. From then on nobody finds it. When the deduplication window has passed too, everything
+else that belongs to it is deleted, and the tombstone last. Its entries outlive it for that while so that whoever was
+reading them just then reads the whole log, and appends nothing to half of it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from sidecard.errors import LogBroken, StoreUnavailable
+from sidecard.tasks.cursor import cursor_key
+from sidecard.tasks.entry import Entry, log_key
+from sidecard.tasks.index import Line, OwnerList, Trim
+from sidecard.tasks.journal import Journal
+from sidecard.tasks.loading import catch_up
+from sidecard.tasks.slots import Owner, Slot, Sweep
+from sidecard.tasks.state import TERMINAL, FoldedTask
+from sidecard.tasks.store import StateStore
+from sidecard.tasks.tombstone import Tombstone
+
+log = logging.getLogger("sidecard.tasks")
+
+FIRST_SECONDS = 30.0
+IDLE_SECONDS = 10.0
+REST = 4
+"""After a page it rests so many times as long as that took."""
+LOOK_AGAIN_MS = 3_600_000
+"""How often tasks are looked at that are older than others and have not ended."""
+MOST_DELETES = 256
+NEVER = 2**62
+
+Lines = list[tuple[int, Line]]
+"""Lines with their positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How long tasks are kept after their end, 0 for ever, and their messages remembered after that."""
+
+    days: float = 30.0
+    deduplication_hours: float = 24.0
+
+    @property
+    def task_ms(self) -> int:
+        """How long a task is kept, in milliseconds."""
+        return round(self.days * 86_400_000)
+
+    @property
+    def tombstone_ms(self) -> int:
+        """How long its tombstone is, after that."""
+        return round(self.deduplication_hours * 3_600_000)
+
+
+class Retention:
+    """Expires the tasks that the lists of one slot name, which nobody else does.
+
+    It costs what expires: an owner whose oldest task is young is not looked at. What is found must be repeatable at any
+    point: lists begin later only when what they named is gone.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        slots: Callable[[], Awaitable[list[Slot]]],
+        keep: Keep,
+        clock: Callable[[], int],
+    ) -> None:
+        """`journal` writes to the slot, `slots` are all there are, `clock` gives UTC in milliseconds."""
+        self._journal = journal
+        self._store: StateStore = journal.store
+        self._slots = slots
+        self._keep = keep
+        self._clock = clock
+        self._due: dict[Owner, int] = {}
+        self._look_again: dict[Owner, int] = {}
+
+    async def run(self) -> None:
+        """Look after what is due, for ever."""
+        if not self._keep.days:
+            return
+        await asyncio.sleep(FIRST_SECONDS)
+        while True:
+            began = time.monotonic()
+            more = False
+            try:
+                more = await self.step()
+            except StoreUnavailable as error:
+                log.info("nothing expires now: %s", error)
+            except Exception:
+                log.exception("nothing expires now")
+            await asyncio.sleep(REST * (time.monotonic() - began) if more else IDLE_SECONDS)
+
+    async def step(self) -> bool:
+        """Look at a page or so of the owner that is due longest; whether somebody was due.
+
+        Raises StoreUnavailable, LogBroken.
+        """
+        now, slot = self._clock(), self._journal.slot
+        owner = min(slot.owners(), key=lambda owner: self._due.get(owner, 0), default=None)
+        if owner is None or self._due.get(owner, 0) > now:
+            return False
+        self._due[owner] = now + LOOK_AGAIN_MS  # should this fail, others have their turn
+        self._due[owner] = await self._visit(slot, owner, now)
+        return True
+
+    async def _visit(self, slot: Slot, owner: Owner, now: int) -> int:
+        """Go on with one owner's list; returns when to come again."""
+        old = now - self._keep.task_ms
+        unpaged = slot.oldest_unpaged(owner)
+        if unpaged is not None and unpaged <= old:
+            await self._journal.sweep(Sweep(checkpoint=True))
+        listing = await slot.paged(owner)
+        looks = bool(listing.kept) and self._look_again.get(owner, 0) <= now
+        kept = listing.kept if looks else []
+        erased, next_erased = await self._erase(listing, kept, now)
+        found = await listing.chunk(self._store, listing.first, listing.size)
+        due = [(position, line) for position, line in found if abs(line.at) <= old]
+        expiring, standing = await self._judge([*kept, *due], erased, now)
+        trim = Trim(listing.first + len(due), erased, standing if looks else [*listing.kept, *standing])
+        if looks:
+            self._look_again[owner] = now + LOOK_AGAIN_MS
+        if expiring or trim != Trim(listing.first, listing.erased, listing.kept):
+            tombstones = {log_key(line.task_id, 1): tombstone.pack() for line, tombstone in expiring}
+            lines = [line.expired() for line, _ in expiring]
+            await self._journal.sweep(Sweep(tombstones, trims={owner: trim}), {owner: lines})
+        if found and len(due) == len(found):
+            return now
+        oldest = abs(found[len(due)][1].at) if found else now if unpaged is None else unpaged
+        come_again = min(oldest + self._keep.task_ms, next_erased)
+        return min(come_again, self._look_again.setdefault(owner, now + LOOK_AGAIN_MS)) if trim.kept else come_again
+
+    # -- expiring -----------------------------------------------------------------------------------------------------
+
+    async def _judge(self, lines: Lines, erased: int, now: int) -> tuple[list[tuple[Line, Tombstone]], Lines]:
+        """Which tasks expire now, and which of these lines must be kept when the list begins behind them."""
+        stored = await self._first_entries(line for _, line in lines)
+        read: dict[str, _Read] = {}
+        expiring: list[tuple[Line, Tombstone]] = []
+        kept: Lines = []
+        busy: set[str] | None = None
+        for position, line in lines:
+            first = stored.get(line.task_id)
+            if first is None or line.at < 0:
+                continue
+            tombstone = Tombstone.of(first)
+            if tombstone is None:
+                if line.task_id not in read:
+                    read[line.task_id] = await self._read(line.task_id)
+                task = read[line.task_id]
+                if not task.broken and task.status_at != line.at:
+                    continue  # a newer line speaks of it, here or in another slot
+                if busy is None:
+                    busy = {task_id for slot in await self._slots() for task_id in slot.todo.all | slot.outbox.all}
+                if not task.ended or task.at > now - self._keep.task_ms or line.task_id in busy:
+                    kept.append((position, line))
+                    continue
+                tombstone = Tombstone(now, task.status_at, task.digest, task.n, tuple(task.beside))
+                expiring.append((line, tombstone))
+            if position < erased and tombstone.status_at == line.at:
+                kept.append((position, line))  # nobody passes here any more
+        return expiring, kept
+
+    async def _read(self, task_id: str) -> "_Read":
+        """Every entry of a task, for the keys that it ever had."""
+        task, folded = _Read(), FoldedTask()
+
+        def take(entry: Entry) -> None:
+            folded.apply(entry)
+            task.beside |= {cursor_key(task_id, record[1]): None for record in entry.records if record[0] == "push"}
+
+        try:
+            await catch_up(self._store, task_id, folded, take)
+        except LogBroken as error:
+            log.error("task %s can't expire: %s", task_id, error)
+            task.broken = True
+            return task
+        task.n, task.at, task.ended = folded.n, folded.at, folded.ended
+        task.status_at = folded.task.status.timestamp.ToMilliseconds()
+        task.digest = next(iter(folded.messages.values()), "")
+        return task
+
+    async def _first_entries(self, lines: Iterable[Line]) -> dict[str, bytes]:
+        """Entry 1 of each task that has one."""
+        keys = {log_key(line.task_id, 1): line.task_id for line in lines}
+        stored = await self._store.read(list(keys)) if keys else {}
+        return {keys[key]: data for key, data in stored.items()}
+
+    # -- erasing ------------------------------------------------------------------------------------------------------
+
+    async def _erase(self, listing: OwnerList, kept: Lines, now: int) -> tuple[int, int]:
+        """Delete what is left of tasks whose tombstones have stood long enough.
+
+        Returns up to where nothing is left, and when to come again.
+        """
+        passed = await listing.chunk(self._store, listing.erased, listing.first)
+        ended = [(position, line) for position, line in [*kept, *passed] if line.state in TERMINAL]
+        stored = await self._first_entries(line for _, line in ended)
+        known = {position for position, _ in listing.kept}
+        over: dict[str, Tombstone] = {}
+        erased, come_again = listing.erased + len(passed), now if passed else NEVER
+        for position, line in ended:
+            tombstone = Tombstone.of(stored.get(line.task_id))
+            if tombstone is None or tombstone.status_at != line.at:
+                continue
+            until = tombstone.at + self._keep.tombstone_ms
+            if until <= now:
+                over[line.task_id] = tombstone
+            elif position not in known:
+                erased, come_again = position, until
+                break
+        rest = [key for task_id, tombstone in over.items() for key in tombstone.rest(task_id)]
+        for start in range(0, len(rest), MOST_DELETES):
+            await self._journal.sweep(Sweep(deletes=rest[start : start + MOST_DELETES]))
+        if over:  # last, and before the lists forget them: what says that there is something to erase
+            await self._journal.sweep(Sweep(deletes=[log_key(task_id, 1) for task_id in over]))
+        return erased, come_again
+
+
+@dataclass(slots=True)
+class _Read:
+    """What a task's tombstone says, read from its log; `broken` when that can't be read."""
+
+    n: int = 0
+    at: int = 0
+    status_at: int = 0
+    ended: bool = False
+    digest: str = ""
+    beside: dict[str, None] = field(default_factory=dict)
+    broken: bool = False
