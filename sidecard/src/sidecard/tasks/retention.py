@@ -1,9 +1,9 @@
 """Forgets tasks that ended long ago, in the background: oldest first, a page of a list at a time.
 
-A task expires when `keep` has passed since it ended: its first entry becomes a tombstone, in the batch that takes it out
-of its owner's list and counts. From then on nobody finds it. When the deduplication window has passed too, everything
-else that belongs to it is deleted, and the tombstone last. Its entries outlive it for that while so that whoever was
-reading them just then reads the whole log, and appends nothing to half of it.
+A task expires when `keep` has passed since it ended: its first entry becomes a tombstone, in the batch that takes it
+out of its owner's list and counts. From then on nobody finds it. When the deduplication window has passed too,
+everything else that belongs to it is deleted, and the tombstone last. Its entries outlive it for that while so that
+whoever was reading them just then reads the whole log, and appends nothing to half of it.
 """
 
 import asyncio

@@ -4,10 +4,10 @@ Slot k is the fold of `slot:{k}:1, 2, 3 …`. Each batch of the journal creates 
 transaction as the task entries it speaks of, so the slot never disagrees with the logs. Whoever takes a slot over does
 so by creating its next entry too: from then on whatever its former holder still sends is refused, however late.
 
-slot:{k}:{n}              [FORMAT, nonce, holder or None, [[tenant, owner, lines] …], [ids on, ids off the to-do list],
+slot:{k}:{n}              [FORMAT, nonce, holder or None, [[tenant, owner, lines] …], [ids on, ids off to-do list],
                           the same for the outbox, {key: tombstone}]
-slot:{k}                  [FORMAT, n, holder, to-do pages, outbox pages, before, claims, owners pages]: all up to n is in
-                          pages, and all up to before is deleted but the claims, [n, ms] each
+slot:{k}                  [FORMAT, n, holder, to-do pages, outbox pages, before, claims, owners pages]: all up to n is
+                          in pages, and all up to before is deleted but the claims, [n, ms] each
 todo:{k}:{page}           ids of tasks that anything but a person must move on
 outbox:{k}:{page}         ids of tasks whose webhooks are to be told
 index:{k}:{owner}:{page}  lines of one owner's list, index:{k}:{owner} its size and counts, and where it begins, and

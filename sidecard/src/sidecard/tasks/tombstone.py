@@ -34,17 +34,18 @@ class Tombstone:
 
     def pack(self) -> bytes:
         """As it is stored."""
-        return MARK + msgpack.packb([FORMAT, self.at, self.status_at, self.digest, self.n, self.beside])
+        packed: bytes = msgpack.packb([FORMAT, self.at, self.status_at, self.digest, self.n, self.beside])
+        return MARK + packed
 
     @classmethod
     def of(cls, data: bytes | None) -> Self | None:
         """What is stored as entry 1, if it is a tombstone. Raises LogBroken for one of an unknown format."""
         if data is None or not data.startswith(MARK):
             return None
-        version, *fields, beside = msgpack.unpackb(data[len(MARK) :])
+        version, at, status_at, digest, n, beside = msgpack.unpackb(data[len(MARK) :])
         if version != FORMAT:
             raise LogBroken(f"a tombstone has format {version}, this version reads {FORMAT}: upgrade this replica")
-        return cls(*fields, beside=tuple(beside))
+        return cls(at, status_at, digest, n, tuple(beside))
 
     def rest(self, task_id: str) -> list[str]:
         """Every key of the task's but the tombstone's own."""
