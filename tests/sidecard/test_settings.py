@@ -87,6 +87,8 @@ def test_the_card_names_where_callers_outside_find_the_agent(monkeypatch, url, g
         ("DAPR_HTTP_PORT", "-1", "greater than or equal to 1"),
         ("DAPR_GRPC_PORT", "x", "valid integer, unable to parse.*"),
         ("SIDECARD_MAX_BODY_BYTES", "10", "greater than or equal to 1024"),
+        ("SIDECARD_RETENTION_DAYS", "-1", "greater than or equal to 0"),
+        ("SIDECARD_DEDUPLICATION_HOURS", "0", "greater than or equal to 1"),
     ],
 )
 def test_a_wrong_variable_is_named(monkeypatch, name, value, words):

@@ -8,7 +8,7 @@ import pytest
 from a2a.types import ListTasksRequest, TaskPushNotificationConfig, TaskState
 
 from sidecard.errors import StoreUnavailable, TaskConflict
-from sidecard.tasks import retention
+from sidecard.tasks import replicas, retention
 from sidecard.tasks.engine import DifferentMessage, Engine, system_clock
 from sidecard.tasks.entry import Entry, log_key
 from sidecard.tasks.index import PAGE, Line, OwnerList, Trim
@@ -68,12 +68,12 @@ class House:
         self.stack.push_async_callback(engine.stop, 0)
         return engine
 
-    def keys(self, task_id: str = "") -> list[str]:
+    def stored(self, task_id: str = "") -> list[str]:
         return sorted(key for key in self.store.data if key.startswith(EVERYTHING) and task_id in key)
 
 
 def sweeper(engine: Engine) -> Retention:
-    return Retention(engine.journal, engine.slots, engine.keep, engine._clock)
+    return Retention(engine.journal, engine.slots, engine.keep, engine._clock, engine._replicas.left_over)
 
 
 async def sweep(engine: Engine) -> None:
@@ -110,7 +110,7 @@ async def test_a_task_expires_a_while_after_its_end_and_everything_of_it_goes(ho
     await settled(engine, task_id)
     await until(lambda: not engine.journal.slot.outbox.all)
     await idle(engine)
-    assert {key.partition(":")[0] for key in house.keys(task_id)} == {"log", "push"}
+    assert {key.partition(":")[0] for key in house.stored(task_id)} == {"log", "push"}
     house.clock.days(29.9)
     await sweep(engine)
     assert await listed(engine) == ([task_id], 1)
@@ -125,7 +125,7 @@ async def test_a_task_expires_a_while_after_its_end_and_everything_of_it_goes(ho
     assert log_key(task_id, 1) in house.store.data
     house.clock.days(0.2)
     await sweep(engine)
-    assert not house.keys()
+    assert not house.stored()
     assert not [key for key, value in house.store.data.items() if task_id in key or _in_pages(key, value, task_id)]
 
 
@@ -168,7 +168,7 @@ async def test_a_task_that_waits_for_a_person_never_expires_and_holds_up_nothing
     assert await listed(engine, status=S.TASK_STATE_INPUT_REQUIRED) == ([waiting], 1)
     house.clock.days(1.1)
     await sweep(engine)
-    assert house.keys() == house.keys(waiting)
+    assert house.stored() == house.stored(waiting)
     async with engine.borrow(waiting) as live:
         context = live.meta["context"]
     assert await listed(engine, context_id=context) == ([waiting], 1)
@@ -180,7 +180,7 @@ async def test_a_task_that_waits_for_a_person_never_expires_and_holds_up_nothing
         house.clock.days(31)
         await sweep(engine)
     assert await listed(engine) == ([], 0)
-    assert not house.keys()
+    assert not house.stored()
 
 
 async def test_a_task_whose_webhooks_are_still_to_be_told_stays(house):
@@ -199,7 +199,7 @@ async def test_a_task_whose_webhooks_are_still_to_be_told_stays(house):
     assert await listed(engine) == ([], 0)
     house.clock.days(1.1)
     await sweep(engine)
-    assert not house.keys()
+    assert not house.stored()
 
 
 async def test_nothing_expires_when_tasks_are_kept_for_ever(house, monkeypatch):
@@ -216,9 +216,9 @@ async def test_tasks_expire_beside_serving(house, monkeypatch):
     engine = await house.start()
     await settled(engine, await send(engine, house.shop, "look"))
     house.clock.days(31)
-    await until(lambda: all(Tombstone.of(house.store.data[key]) for key in house.keys()))
+    await until(lambda: all(Tombstone.of(house.store.data[key]) for key in house.stored()))
     house.clock.days(2)
-    await until(lambda: not house.keys())
+    await until(lambda: not house.stored())
 
 
 async def test_a_late_writer_can_not_bring_an_expired_task_back(house):
@@ -244,10 +244,10 @@ async def test_an_ended_task_is_read_whole_while_it_expires(house):
     task_id = await send(engine, house.shop, "talk", data={"what": "x", "count": 20})
     await settled(engine, task_id)
     await idle(engine)
-    entries = [key for key in house.keys(task_id) if key.startswith("log:")]
+    entries = [key for key in house.stored(task_id) if key.startswith("log:")]
     house.clock.days(31)
     await sweep(engine)
-    assert [key for key in house.keys(task_id) if key.startswith("log:")] == entries
+    assert [key for key in house.stored(task_id) if key.startswith("log:")] == entries
 
 
 async def test_whoever_reads_a_list_while_its_beginning_goes_reads_on(house):
@@ -292,33 +292,59 @@ async def test_what_is_kept_young_costs_nothing(house):
     assert house.store.writes == writes
 
 
-async def test_two_replicas_expire_what_each_of_them_ended():
+@pytest.mark.parametrize("atomic", [True, False], ids=["transactions", "key by key"])
+async def test_two_replicas_expire_what_each_of_them_ended(atomic):
     """At once, and over a task that both wrote to: each goes once, and the counts are right on both."""
-    for atomic in (True, False):
-        house = House(atomic=atomic, shared=True)
-        async with house.stack:
-            one, two = await house.start(), await house.start()
-            asked = await send(one, house.shop, "choose", "m0")
-            await settled(one, asked)
-            await idle(one)
-            await answer(two, house.shop, asked, "red")
-            await settled(two, asked)
-            for number in range(20):
-                engine = (one, two)[number % 2]
-                await settled(engine, await send(engine, house.shop, "look", f"n{number}"))
-            young_at = house.clock.ahead
-            assert (await listed(one))[1] == (await listed(two))[1] == 21
-            house.clock.days(31)
-            late = await send(two, house.shop, "look", "late")
-            await asyncio.gather(sweep(one), sweep(two))
-            assert house.clock.ahead > young_at
-            for engine in (one, two):
-                assert await listed(engine) == ([late], 1)
-                assert await listed(engine, status=S.TASK_STATE_COMPLETED) == ([late], 1)
-                assert await listed(engine, context_id=f"c-{asked[:16]}") == ([], 0)
-            house.clock.days(1.1)
-            await asyncio.gather(sweep(one), sweep(two))
-            assert house.keys() == house.keys(late)
+    house = House(atomic=atomic, shared=True)
+    async with house.stack:
+        one, two = await house.start(), await house.start()
+        asked = await send(one, house.shop, "choose", "m0")
+        await settled(one, asked)
+        await idle(one)
+        await answer(two, house.shop, asked, "red")
+        await settled(two, asked)
+        for number in range(20):
+            engine = (one, two)[number % 2]
+            await settled(engine, await send(engine, house.shop, "look", f"n{number}"))
+        young_at = house.clock.ahead
+        assert (await listed(one))[1] == (await listed(two))[1] == 21
+        house.clock.days(31)
+        late = await send(two, house.shop, "look", "late")
+        await asyncio.gather(sweep(one), sweep(two))
+        assert house.clock.ahead > young_at
+        for engine in (one, two):
+            assert await listed(engine) == ([late], 1)
+            assert await listed(engine, status=S.TASK_STATE_COMPLETED) == ([late], 1)
+            assert await listed(engine, context_id=f"c-{asked[:16]}") == ([], 0)
+        house.clock.days(1.1)
+        await asyncio.gather(sweep(one), sweep(two))
+        assert house.stored() == house.stored(late)
+
+
+@pytest.mark.parametrize("atomic", [True, False], ids=["transactions", "key by key"])
+async def test_the_tasks_of_a_replica_that_is_gone_expire_too(atomic, monkeypatch):
+    """One of those that stay looks after its lists, and whoever takes its place then finds them in order."""
+    monkeypatch.setattr(replicas, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(retention, "REST", 0)
+    house = House(atomic=atomic, shared=True)
+    async with house.stack:
+        one, two, three = [await house.start() for _ in range(3)]
+        for number in range(5):
+            await settled(three, await send(three, house.shop, "look", f"m{number}"))
+        await idle(three)
+        await three.stop()
+        await until(lambda: one._replicas.left_over() == [2])
+        assert two._replicas.left_over() == [], "one is enough"
+        for days in (31, 1.1):
+            house.clock.days(days)
+            await sweeper(one).step_in()
+        assert not house.stored()
+        assert await listed(two) == ([], 0)
+        four = await house.start()
+        assert four.journal.slot.number == 2
+        task_id = await send(four, house.shop, "look", "m9")
+        await settled(four, task_id)
+        assert await listed(one) == await listed(four) == ([task_id], 1)
 
 
 @pytest.mark.parametrize("atomic", [True, False], ids=["transactions", "key by key"])
@@ -366,7 +392,7 @@ async def _expire_with(at: int, fault: str, *, atomic: bool) -> int:
         assert +(await slot.list_of(("", "ada"))).counts == {S.TASK_STATE_INPUT_REQUIRED: 1}
         house.clock.days(1.1)
         await sweep(last)
-        assert house.keys() == house.keys(waiting)
+        assert house.stored() == house.stored(waiting)
         assert await listed(last) == ([waiting], 1)
     return operations
 

@@ -130,7 +130,7 @@ class Engine:
         self._replicas.start()
         if self.store.shared:
             self._tailing = asyncio.create_task(self._tail.run(), name="tail")
-        retention = Retention(self.journal, self.slots, self.keep, self._clock)
+        retention = Retention(self.journal, self.slots, self.keep, self._clock, self._replicas.left_over)
         self._expiring = asyncio.create_task(retention.run(), name="retention")
         if slot.todo.all:
             log.info("taking up %d tasks again", len(slot.todo.all))

@@ -135,6 +135,16 @@ class Replicas:
             told = msgpack.packb([self._slot.holder, [[n, t] for _, n, t in knocks]])
             await self._store.write([], {_knock_key(number, self._slot.number): told})
 
+    def left_over(self) -> list[int]:
+        """Slots that nobody holds and that it is this replica's turn to look after: the first one alive does."""
+        if self._slot is None or not self._store.shared:
+            return []
+        now = time.monotonic()
+        before = [seen for k, seen in self._seen.items() if k < self._slot.number and seen.beat not in (FREE, LEFT)]
+        if any(now - seen.since < DEAD_SECONDS for seen in before):
+            return []
+        return [k for k, seen in self._seen.items() if seen.beat == FREE]
+
     async def slots(self) -> list[Slot]:
         """Every slot as it is now, this replica's first. Raises StoreUnavailable."""
         assert self._slot is not None  # noqa: S101 -- joined before anything is asked

@@ -12,13 +12,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
-from sidecard.errors import LogBroken, StoreUnavailable
+from sidecard.errors import LogBroken, StoreUnavailable, TaskConflict
 from sidecard.tasks.cursor import cursor_key
 from sidecard.tasks.entry import Entry, log_key
 from sidecard.tasks.index import Line, OwnerList, Trim
 from sidecard.tasks.journal import Journal
 from sidecard.tasks.loading import catch_up
-from sidecard.tasks.slots import Owner, Slot, Sweep
+from sidecard.tasks.slots import SEALED, Owner, Slot, Sweep
 from sidecard.tasks.state import TERMINAL, FoldedTask
 from sidecard.tasks.store import StateStore
 from sidecard.tasks.tombstone import Tombstone
@@ -29,6 +29,8 @@ FIRST_SECONDS = 30.0
 IDLE_SECONDS = 10.0
 REST = 4
 """After a page it rests so many times as long as that took."""
+LEFT_OVER_SECONDS = 6 * 3_600.0
+"""How often the lists of replicas that are gone are looked at."""
 LOOK_AGAIN_MS = 3_600_000
 """How often tasks are looked at that are older than others and have not ended."""
 MOST_DELETES = 256
@@ -57,7 +59,7 @@ class Keep:
 
 
 class Retention:
-    """Expires the tasks that the lists of one slot name, which nobody else does.
+    """Expires the tasks that the lists of one slot name, which nobody else does; now and then those of slots left over.
 
     It costs what expires: an owner whose oldest task is young is not looked at. What is found must be repeatable at any
     point: lists begin later only when what they named is gone.
@@ -69,13 +71,18 @@ class Retention:
         slots: Callable[[], Awaitable[list[Slot]]],
         keep: Keep,
         clock: Callable[[], int],
+        left_over: Callable[[], list[int]] = list,
     ) -> None:
-        """`journal` writes to the slot, `slots` are all there are, `clock` gives UTC in milliseconds."""
+        """`journal` writes to the slot, `slots` are all there are, `clock` gives UTC in milliseconds.
+
+        `left_over` says which slots nobody holds, if it is this replica that looks after them.
+        """
         self._journal = journal
         self._store: StateStore = journal.store
         self._slots = slots
         self._keep = keep
         self._clock = clock
+        self._left_over = left_over
         self._due: dict[Owner, int] = {}
         self._look_again: dict[Owner, int] = {}
 
@@ -84,12 +91,18 @@ class Retention:
         if not self._keep.days:
             return
         await asyncio.sleep(FIRST_SECONDS)
+        others = 0.0
         while True:
             began = time.monotonic()
             more = False
             try:
+                if began >= others:
+                    others = began + LEFT_OVER_SECONDS
+                    await self.step_in()
                 more = await self.step()
-            except StoreUnavailable as error:
+            except LogBroken as error:
+                log.error("some tasks can't expire: %s", error)
+            except (StoreUnavailable, TaskConflict) as error:
                 log.info("nothing expires now: %s", error)
             except Exception:
                 log.exception("nothing expires now")
@@ -107,6 +120,26 @@ class Retention:
         self._due[owner] = now + LOOK_AGAIN_MS  # should this fail, others have their turn
         self._due[owner] = await self._visit(slot, owner, now)
         return True
+
+    async def step_in(self) -> None:
+        """Do the same for slots left over, each as its holder for that while: who joins there is not kept waiting.
+
+        Raises StoreUnavailable, LogBroken, TaskConflict.
+        """
+        for number in self._left_over():
+            slot = await Slot.load(self._store, number)
+            await slot.claim(f"{SEALED}{self._journal.replica}")
+            journal = Journal(self._store)
+            journal.start(slot)
+            try:
+                substitute = Retention(journal, self._slots, self._keep, self._clock)
+                began = time.monotonic()
+                while await substitute.step():
+                    await asyncio.sleep(REST * (time.monotonic() - began))
+                    began = time.monotonic()
+            finally:
+                await journal.stop()
+            await slot.claim("")
 
     async def _visit(self, slot: Slot, owner: Owner, now: int) -> int:
         """Go on with one owner's list; returns when to come again."""
