@@ -33,6 +33,7 @@ LEFT_OVER_SECONDS = 6 * 3_600.0
 """How often the lists of replicas that are gone are looked at."""
 LOOK_AGAIN_MS = 3_600_000
 """How often tasks are looked at that are older than others and have not ended."""
+AT_ONCE = 8
 MOST_DELETES = 256
 NEVER = 2**62
 
@@ -172,7 +173,11 @@ class Retention:
     async def _judge(self, lines: Lines, erased: int, now: int) -> tuple[list[tuple[Line, Tombstone]], Lines]:
         """Which tasks expire now, and which of these lines must be kept when the list begins behind them."""
         stored = await self._first_entries(line for _, line in lines)
+        unburied = [task_id for task_id, first in stored.items() if Tombstone.of(first) is None]
         read: dict[str, _Read] = {}
+        for start in range(0, len(unburied), AT_ONCE):
+            some = unburied[start : start + AT_ONCE]
+            read |= dict(zip(some, await asyncio.gather(*map(self._read, some)), strict=True))
         expiring: list[tuple[Line, Tombstone]] = []
         kept: Lines = []
         busy: set[str] | None = None
@@ -182,8 +187,6 @@ class Retention:
                 continue
             tombstone = Tombstone.of(first)
             if tombstone is None:
-                if line.task_id not in read:
-                    read[line.task_id] = await self._read(line.task_id)
                 task = read[line.task_id]
                 if not task.broken and task.status_at != line.at:
                     continue  # a newer line speaks of it, here or in another slot
