@@ -11,6 +11,7 @@ import pytest
 from a2a.types import TaskPushNotificationConfig, TaskState
 
 from sidecard.errors import StoreUnavailable, TaskConflict
+from sidecard.tasks import slots
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.loading import load
 from sidecard.tasks.slots import Slot
@@ -219,3 +220,10 @@ async def test_a_fault_at_any_operation_of_the_store_does_no_harm(kind, atomic, 
                 raise
     with capsys.disabled():
         print(f"\n{kind}: {most} operations, {sum(ends.values())} faults, ended {dict(ends)}", end="")
+
+
+@pytest.mark.parametrize("atomic", [True, False], ids=["transactions", "key by key"])
+async def test_a_fault_in_the_midst_of_a_checkpoint_does_no_harm(atomic, monkeypatch, caplog, capsys):
+    """Also where keys are written alone, and every batch is a checkpoint: nothing is lost, or counted twice."""
+    monkeypatch.setattr(slots, "CHECKPOINT_ENTRIES", 1)
+    await test_a_fault_at_any_operation_of_the_store_does_no_harm("choose", atomic, caplog, capsys)

@@ -269,10 +269,12 @@ class Slot:
         outbox: Mapping[str, bool] | None = None,
         *,
         holder: str | None = None,
-        checkpoint: bool = False,
+        checkpoint: bool | None = None,
         sweep: Sweep | None = None,
     ) -> Staged:
         """The next entry; this slot stays as it is until `settle`. A checkpoint reads lists not seen before.
+
+        Without a word on it, it is one when one is due or asked for by the sweep.
 
         Raises StoreUnavailable.
         """
@@ -283,7 +285,9 @@ class Slot:
         data = msgpack.packb([FORMAT, secrets.token_bytes(8), holder, lists, _ids(todo), _ids(outbox), tombstones])
         staged = Staged(slot_key(self.number, self.n + 1), data, holder, lines, todo, outbox, tombstones)
         staged.upserts |= tombstones
-        if checkpoint or self.due or sweep.trims or sweep.checkpoint:
+        if checkpoint is None:
+            checkpoint = self.due or bool(sweep.trims) or sweep.checkpoint
+        if checkpoint:
             await self._stage_checkpoint(staged, sweep.trims)
         staged.deletes += sweep.deletes
         return staged
