@@ -10,6 +10,8 @@ import typer
 from sidecard.cli import talk
 from sidecard.cli.check import check
 from sidecard.cli.console import Console
+from sidecard.cli.log import log
+from sidecard.cli.replay import replay
 from sidecard.errors import SidecardError
 
 app = typer.Typer(
@@ -90,6 +92,8 @@ def _bootstrap(as_json: Json = False) -> None:
 
 app.command("check", rich_help_panel="Set-up")(check)
 talk.register(app)
+app.command("log", rich_help_panel="Looking into tasks")(log)
+app.command("replay", rich_help_panel="Looking into tasks")(replay)
 
 
 def main() -> None:

@@ -108,7 +108,7 @@ class Task:
         Raises StepFailed then.
         """
         fingerprint = fingerprint_of(name, arguments)
-        key, recorded = self._run.step("step", fingerprint)
+        key, recorded = await self._run.step("step", fingerprint)
         codec = codec_of(function)
         if recorded is None:
             with self._run.droppable(key, "step", fingerprint):
@@ -125,7 +125,7 @@ class Task:
         repeated under it until its outcome is recorded.
         """
         fingerprint = fingerprint_of(name, ())
-        key, recorded = self._run.step("once", fingerprint)
+        key, recorded = await self._run.step("once", fingerprint)
         codec = codec_of(effect)
         if recorded is None:
             self._run.append(["begun", key, "once", fingerprint, name])
@@ -137,9 +137,7 @@ class Task:
             with self._run.effect():
                 recorded = await self._see_through(self._perform(name, key, begun, work, codec))
         elif not recorded.done:
-            raise OutcomeUnknown(
-                f"{name} was started and its outcome is not known; check it by hand before asking for it again"
-            )
+            raise OutcomeUnknown(name)
         result: T = self._returned(recorded, codec)
         return result
 
@@ -174,7 +172,7 @@ class Task:
     async def sleep(self, seconds: float) -> None:
         """Wait, over restarts, until that long after the moment this step was first reached."""
         fingerprint = fingerprint_of("sleep", (seconds,))
-        key, recorded = self._run.step("sleep", fingerprint)
+        key, recorded = await self._run.step("sleep", fingerprint)
         if recorded is None:
             until = self._run.live.clock() + round(seconds * 1000)
             self._run.append(["begun", key, "sleep", fingerprint, until])
@@ -183,12 +181,12 @@ class Task:
 
     async def now(self) -> datetime:
         """The present moment, UTC: the same at every run."""
-        stamp = self._pure("now", self._run.live.clock)
+        stamp = await self._pure("now", self._run.live.clock)
         return datetime.fromtimestamp(stamp / 1000, UTC)
 
     async def random(self) -> random.Random:
         """A random generator with a recorded seed: it gives the same numbers at every run."""
-        return random.Random(self._pure("random", lambda: secrets.randbits(63)))  # noqa: S311 -- not for secrets
+        return random.Random(await self._pure("random", lambda: secrets.randbits(63)))  # noqa: S311 -- not for secrets
 
     def group(self) -> Group:
         """Work side by side: `async with task.group() as group: one = group.start(a()); two = group.start(b())`."""
@@ -198,7 +196,7 @@ class Task:
 
     async def _ask(self, prompt: str, options: dict[str, str], scope: str, *, by_other: bool) -> Answer:
         fingerprint = fingerprint_of(prompt, (options, scope, by_other))
-        key, recorded = self._run.step(ASK, fingerprint)
+        key, recorded = await self._run.step(ASK, fingerprint)
         if recorded is None:
             live = self._run.live
             with self._run.droppable(key, ASK, fingerprint):
@@ -220,7 +218,7 @@ class Task:
     async def _call(self, agent: str, skill: str, message: Message, subject: str, question: str) -> Delegated:
         message.message_id = ""
         fingerprint = fingerprint_of(agent, (skill, message.SerializeToString(deterministic=True).hex()))
-        key, recorded = self._run.step("call", fingerprint)
+        key, recorded = await self._run.step("call", fingerprint)
         if recorded is None:
             message.message_id = hashlib.sha256(f"{self.id}:{key}".encode()).hexdigest()[:32]
             Sent(skill=skill, subject=subject, question=question).attach(message)
@@ -277,8 +275,8 @@ class Task:
             self._run.append(["artifact", artifact, append, last, branch, number])
             await self._run.keep_up()
 
-    def _pure(self, kind: str, make: Callable[[], int]) -> int:
-        key, recorded = self._run.step(kind, "")
+    async def _pure(self, kind: str, make: Callable[[], int]) -> int:
+        key, recorded = await self._run.step(kind, "")
         if recorded is None:
             value = make()
             # Stored with whatever is stored next: nothing can depend on it before that.

@@ -41,6 +41,22 @@ async def catch_up(store: StateStore, task_id: str, folded: FoldedTask, take: Ca
         ahead = min(ahead * 2, READ_AHEAD)
 
 
+async def read_log(store: StateStore, task_id: str) -> tuple[FoldedTask, list[Entry]]:
+    """A task with all entries of its log, from the first, each checked to follow the one before; empty for no task.
+
+    Raises LogBroken, StoreUnavailable.
+    """
+    folded = FoldedTask()
+    entries: list[Entry] = []
+
+    def take(entry: Entry) -> None:
+        folded.apply(entry)
+        entries.append(entry)
+
+    await catch_up(store, task_id, folded, take)
+    return folded, entries
+
+
 def _fold_in(keys: list[str], stored: dict[str, bytes], take: Callable[[Entry], None]) -> bool:
     """Fold what is there of these keys; True when the log ends within them."""
     for key in keys:

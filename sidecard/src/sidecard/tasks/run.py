@@ -27,6 +27,11 @@ class StepMismatch(SidecardError):
 class OutcomeUnknown(SidecardError):
     """An effect was begun and its outcome never recorded: it may have happened, and is not repeated by itself."""
 
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} was started and its outcome is not known; check it by hand before asking for it again"
+        )
+
 
 class Watcher(Protocol):
     """Sees to it that steps end which wait for something outside."""
@@ -36,6 +41,9 @@ class Watcher(Protocol):
 
     def unwatch(self, live: Live, key: str) -> None:
         """Nobody waits for that step any more."""
+
+    async def cancel_children(self, live: Live) -> None:
+        """Cancel what a task has delegated and nobody waits for any more. Returns when all are told, or can't be."""
 
 
 @dataclass(slots=True, eq=False)
@@ -114,8 +122,11 @@ class Run:
 
     # -- steps and outputs --------------------------------------------------------------------------------------------
 
-    def step(self, kind: str, arguments: str) -> tuple[str, Step | None]:
-        """This branch's next step: its key and what is recorded of it. Raises StepMismatch when that is another one."""
+    async def step(self, kind: str, arguments: str) -> tuple[str, Step | None]:
+        """This branch's next step: its key and what is recorded of it. Raises StepMismatch when that is another one.
+
+        Nothing of a step is done before this returns: a replay waits here for ever rather than do it.
+        """
         self.check()
         branch = _branch.get()
         key = f"{branch.id}:{branch.steps}"

@@ -14,8 +14,7 @@ from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
 from sidecard.tasks import binding
 from sidecard.tasks.context import Rejected, Task
 from sidecard.tasks.live import Live, TaskEnded
-from sidecard.tasks.run import Run, StepMismatch
-from sidecard.tasks.watch import Watches
+from sidecard.tasks.run import Run, StepMismatch, Watcher
 from sidecard.telemetry import continue_trace, span
 from sidecard.validation import explain
 
@@ -26,7 +25,7 @@ class Runner:
     """Runs skills over their recorded steps. `again` is told of a task whose run should be tried again later."""
 
     def __init__(
-        self, agent: Agent, watches: Watches, scopes_of: Callable[[str], frozenset[str]], again: Callable[[Live], None]
+        self, agent: Agent, watches: Watcher, scopes_of: Callable[[str], frozenset[str]], again: Callable[[Live], None]
     ) -> None:
         self._agent = agent
         self._watches = watches
@@ -37,7 +36,7 @@ class Runner:
         """Let the skill of a task run; `first` is the message of a task that isn't stored yet."""
         live.stalled = None
         live.run = Run(live, self._watches)
-        return live.run.start(self._execute(live, live.run, first))
+        return live.run.start(self.execute(live, live.run, first))
 
     async def end(self, live: Live, state: int, reason: str) -> None:
         """End a task that has not ended, once everything delegated from it is told."""
@@ -47,7 +46,8 @@ class Runner:
         with contextlib.suppress(TaskEnded):
             live.append(live.status(state, message.SerializeToString()))
 
-    async def _execute(self, live: Live, run: Run, first: Message | None) -> None:
+    async def execute(self, live: Live, run: Run, first: Message | None = None) -> None:
+        """One pass of a task's skill, and what becomes of the task by it."""
         name = live.meta["skill"]
         skill = self._agent.skills.get(name)
         with continue_trace(live.meta["trace"]), span(f"task run {name}", task_id=live.task_id):

@@ -72,7 +72,7 @@ class Watches:
         self._sleepers.clear()
 
     async def cancel_children(self, live: Live) -> None:
-        """Cancel what a task has delegated and nobody waits for any more. Returns when all are told, or can't be."""
+        """See run.Watcher."""
         for sleeper in [key for key in self._sleepers if key[0] == live.task_id]:
             self._sleepers.pop(sleeper).cancel()
         await asyncio.gather(*(_accepted(live, key) for key in live.watches))
