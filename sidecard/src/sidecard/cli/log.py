@@ -9,7 +9,7 @@ from sidecard.cli.console import Console
 
 def log(
     agent: Annotated[str, typer.Argument(help="App-id of the agent.")],
-    task_id: Annotated[str, typer.Argument(metavar="TASK", help="The task.")],
+    task: Annotated[str, typer.Argument(help="The task; default: your newest one there.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")] = False,
 ) -> None:
     """Show a task's log, with those of the tasks it delegated, as one tree; for operators.
@@ -21,18 +21,19 @@ def log(
 
     from sidecard.cli import records
     from sidecard.cli.project import Project
-    from sidecard.cli.stores import no_task, stores
+    from sidecard.cli.stores import newest_task, no_task, stores
     from sidecard.tasks.tree import Logged, read_tree
 
     console = Console(as_json=as_json)
+    project = Project()
 
     async def work() -> Logged:
-        async with stores(Project()) as opened:
-            return await read_tree(opened.read_log, agent, task_id)
+        async with stores(project) as opened:
+            return await read_tree(opened.read_log, agent, task or await newest_task(project, agent))
 
     logged = asyncio.run(work())
     if logged.missing:
-        raise no_task(agent, task_id)
+        raise no_task(agent, logged.task_id)
     for line in records.lines(logged):
         console.line(line)
     console.result(ok=True, **records.as_values(logged))

@@ -19,7 +19,7 @@ DISAGREES = 1
 
 def replay(
     agent: Annotated[str, typer.Argument(help="App-id of the agent.")],
-    task_id: Annotated[str, typer.Argument(metavar="TASK", help="The task.")],
+    task: Annotated[str, typer.Argument(help="The task; default: your newest one there.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")] = False,
 ) -> None:
     """Run a task's skill, as its code is here, over the recorded steps, and compare what it makes; for operators.
@@ -31,7 +31,7 @@ def replay(
 
     from sidecard.callers import Callers, CallersFile
     from sidecard.cli.project import Project
-    from sidecard.cli.stores import no_task, stores
+    from sidecard.cli.stores import newest_task, no_task, stores
     from sidecard.tasks.replay import replay as replayed
     from sidecard.tasks.state import state_name
 
@@ -40,6 +40,7 @@ def replay(
 
     async def work() -> "tuple[str, Replay]":
         async with stores(project) as opened:
+            task_id = task or await newest_task(project, agent)
             folded, entries = await opened.read_log(agent, task_id)
             if not entries:
                 raise no_task(agent, task_id)

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from sidecard.cli.client import AgentClient
 from sidecard.cli.project import Project
 from sidecard.cli.way import agent_of
 from sidecard.errors import ConfigurationError, StoreUnavailable
@@ -64,6 +65,15 @@ async def stores(project: Project) -> AsyncIterator[Stores]:
         yield opened
     finally:
         await opened.close()
+
+
+async def newest_task(project: Project, agent: str) -> str:
+    """The user's newest task at an agent, asked through desk. Raises ConfigurationError when there is none."""
+    async with AgentClient.through_desk(project, agent) as client:
+        listed = await client.tasks(limit=1)
+    if not listed.tasks:
+        raise ConfigurationError(f"You have no task at {agent} yet: name one, or `sidecard send {agent} …`.")
+    return listed.tasks[0].id
 
 
 def no_task(agent: str, task_id: str) -> ConfigurationError:
