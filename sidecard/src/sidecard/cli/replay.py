@@ -5,7 +5,6 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from sidecard.cli.console import Console
 
@@ -90,8 +89,7 @@ def _code_of(project: "Project", name: str) -> "Agent":
     try:
         found = importlib.import_module(module).agent
     except Exception as error:
-        words = f"{type(error).__name__}: {error}"
-        raise ConfigurationError(f"{module} can't be imported: {escape(words)}") from error
+        raise ConfigurationError(f"{module} can't be imported: {type(error).__name__}: {error}") from error
     if not isinstance(found, Agent):
         raise ConfigurationError(f"{module} has no `agent`, made by `sidecard.Agent`")
     return found
