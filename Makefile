@@ -1,5 +1,5 @@
 # The travel and expense desk. `make demo` first; everything else is for playing and working with it.
-.PHONY: demo up down restart test check chaos setup runtime bootstrap sentry
+.PHONY: demo up down restart test check bench chaos setup runtime bootstrap sentry
 PYTHON ?= python3
 SIDECARD = .venv/bin/sidecard
 
@@ -10,6 +10,7 @@ restart: setup ; @$(SIDECARD) restart $(or $(agent),$(error which one? make rest
 check: setup ; @.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 test: check runtime ; @.venv/bin/python -m pytest
 chaos: runtime ; @.venv/bin/python -m chaos
+bench: setup ; @.venv/bin/python -m bench
 
 # What those stand on. Each does nothing when it has been done.
 setup: .venv/.installed

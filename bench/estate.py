@@ -1,0 +1,111 @@
+"""Our side as it really runs: sentry, daprd and mTLS, agents on a state store, in a project of its own."""
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.load import Order
+from bench.processes import free_ports
+from sidecard.callers import KEY_HEADER, TOKEN_HEADER
+from sidecard.cli.project import Project
+from sidecard.cli.system import System
+
+ROOT = Path(__file__).parents[1]
+SQLITE = {"type": "state.sqlite", "version": "v1", "connectionString": "data/state-{appID}.db", "busyTimeout": "10s"}
+LOADER = "loader"
+"""The caller with a key."""
+DESK = "desk"
+"""A sidecar without an app, from which the mesh is called."""
+RAW = "raw"
+"""A trivial app, to know what the way through two sidecars costs."""
+
+
+@dataclass(frozen=True)
+class Estate:
+    """A running system of agents, each known by its name."""
+
+    project: Project
+
+    def direct(self, agent: str) -> Order:
+        """How to reach an agent without sidecars, with a key."""
+        key = (self.project.local / "keys" / f"{LOADER}.key").read_text().strip()
+        return Order(port=self.project.app(agent).app_port or 0, headers={KEY_HEADER: key})
+
+    def through_sidecars(self, app: str, path: str) -> Order:
+        """How to reach an app from the desk, through both sidecars."""
+        port = self.project.app(DESK).dapr_http_port
+        return Order(port=port, path=f"/v1.0/invoke/{app}/method{path}", headers={TOKEN_HEADER: self._token(DESK)})
+
+    def store(self, agent: str) -> tuple[int, str]:
+        """The sidecar's gRPC port and token, for who wants to write to an agent's store as the agent does."""
+        return self.project.app(agent).dapr_grpc_port, self._token(agent)
+
+    def _token(self, app: str) -> str:
+        lines = (self.project.local / "tokens" / f"{app}.env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines)["DAPR_API_TOKEN"]
+
+
+@contextlib.contextmanager
+def estate(
+    folder: Path, agents: Sequence[str], store: dict[str, str] = SQLITE, *, mesh: bool = False
+) -> Iterator[Estate]:
+    """Agents of `bench.ours` and the registry, up inside. With `mesh` also the desk and the raw app."""
+    project = Project(ROOT).copy_to(folder)
+    shutil.rmtree(folder / "components" / "access")
+    ports = iter(free_ports(6 * (len(agents) + 3) + 2))
+    apps = [_app(ports, "registry", [sys.executable, "-m", "agents.registry"])]
+    apps += [_app(ports, name, [sys.executable, "-m", "bench.ours", name], agent=True) for name in agents]
+    if mesh:
+        apps += [_app(ports, RAW, [sys.executable, "-m", "bench.raw", RAW]), _app(ports, DESK)]
+    run_file = yaml.safe_load((folder / "dapr.yaml").read_text())
+    _write(folder / "dapr.yaml", {**run_file, "name": "bench", "apps": apps})
+    grants = {name: ["bench:say"] for name in agents}
+    callers = {LOADER: {"api_key": True, "grants": grants}, DESK: {"sidecar": True, "grants": grants}}
+    _write(folder / "agents" / "callers.yaml", {"callers": callers})
+    for app in apps:
+        _write(folder / "components" / "access" / f"{app['appID']}.yaml", _access(app["appID"]))
+    _write(folder / "components" / "state.yaml", _state(store, ["registry", *agents]))
+    with System(project, sentry_ports=(next(ports), next(ports))):
+        yield Estate(project)
+
+
+def _app(ports: Iterator[int], name: str, command: list[str] | None = None, *, agent: bool = False) -> dict[str, Any]:
+    return {
+        "appID": name,
+        "appDirPath": ".",
+        "configFilePath": f"components/access/{name}.yaml",
+        "daprHTTPPort": next(ports),
+        "daprGRPCPort": next(ports),
+        "daprInternalGRPCPort": next(ports),
+        "metricsPort": next(ports),
+        **({"command": command, "appPort": next(ports)} if command else {}),
+        **({"env": {"SIDECARD_GRPC_PORT": str(next(ports))}} if agent else {}),
+    }
+
+
+def _access(name: str) -> dict[str, Any]:
+    allowed = {"storeName": "secrets", "defaultAccess": "deny", "allowedSecrets": [name, "trust"]}
+    spec = {
+        "mtls": {"enabled": True},
+        "accessControl": {"defaultAction": "allow", "trustDomain": "public"},
+        "secrets": {"scopes": [allowed]},
+    }
+    return {"apiVersion": "dapr.io/v1alpha1", "kind": "Configuration", "metadata": {"name": name}, "spec": spec}
+
+
+def _state(store: dict[str, str], scopes: list[str]) -> dict[str, Any]:
+    metadata = [{"name": name, "value": value} for name, value in store.items() if name not in ("type", "version")]
+    spec = {"type": store["type"], "version": store["version"], "metadata": metadata}
+    component = {"apiVersion": "dapr.io/v1alpha1", "kind": "Component", "metadata": {"name": "state"}}
+    return {**component, "spec": spec, "scopes": scopes}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
