@@ -3,7 +3,6 @@
 `python -m bench.floor PORT TOKEN SECONDS` prints its p50 in ms.
 """
 
-import asyncio
 import secrets
 import statistics
 import subprocess

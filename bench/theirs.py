@@ -59,7 +59,7 @@ class Say(AgentExecutor):
 class Bare(DefaultRequestHandler):
     """Answers SendMessage with a finished task, made up on the spot."""
 
-    async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Task:  # noqa: ARG002
+    async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Task:
         """The least that any engine can do."""
         done = TaskStatus(state=TaskState.TASK_STATE_COMPLETED)
         done.timestamp.GetCurrentTime()

@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Collection
+from functools import cache
+from typing import cast
 
 from a2a.types import SendMessageRequest, TaskPushNotificationConfig
 from a2a.utils.errors import InvalidParamsError
 from a2a.utils.proto_utils import validate_proto_required_fields
+from google.api.field_behavior_pb2 import FieldBehavior, field_behavior
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -22,12 +26,43 @@ MAX_DATA_DEPTH = 28
 
 
 def required(params: ProtoMessage) -> None:
-    """Raises InvalidParamsError, naming the fields that must be there and are not (§5.7)."""
+    """Raises InvalidParamsError, naming the fields that must be there and are not (§5.7).
+
+    The SDK finds and names them, but reads every field's options each time: so it is asked only when one is missing.
+    """
+    if _complete(params):
+        return
     try:
         validate_proto_required_fields(params)
     except InvalidParamsError as error:
         violations = (error.data or {}).get("errors", [])
         raise InvalidParamsError("; ".join(f"{v['field']}: {v['message']}" for v in violations), error.data) from None
+
+
+def _complete(message: ProtoMessage) -> bool:
+    """Whether nothing required is missing anywhere in a request; none of them has maps."""
+    present = {field.name: value for field, value in message.ListFields()}
+    for field, must, inside in _wants(cast("Descriptor", message.DESCRIPTOR)):
+        if field.name not in present:
+            if must:
+                return False
+        elif inside:
+            value = present[field.name]
+            if not (all(map(_complete, value)) if field.is_repeated else _complete(value)):
+                return False
+    return True
+
+
+@cache
+def _wants(descriptor: Descriptor) -> list[tuple[FieldDescriptor, bool, bool]]:
+    """The fields of a message type that matter here, whether each is required, and whether something inside may be."""
+    wants = []
+    for field in descriptor.fields:
+        must = FieldBehavior.REQUIRED in field.GetOptions().Extensions[field_behavior]
+        inside = field.message_type is not None and field.message_type.file is descriptor.file
+        if must or inside:
+            wants.append((field, must, inside))
+    return wants
 
 
 def check_ids(**ids: str) -> None:

@@ -234,7 +234,7 @@ class Engine:
         digest = digest_of(message, skill.id)
         live = await self._lives.find(task_id)
         if live is None:
-            live = self._begin(caller, tenant, skill, message, digest, webhook=webhook)
+            live = self._begin(task_id, caller, tenant, skill, message, digest=digest, webhook=webhook)
         with self._lives.using(live):
             try:
                 check_same(live, message, digest)
@@ -259,15 +259,15 @@ class Engine:
 
     def _begin(
         self,
+        task_id: str,
         caller: Caller,
         tenant: str,
         skill: Skill,
         message: Message,
-        digest: str,
         *,
+        digest: str,
         webhook: TaskPushNotificationConfig | None,
     ) -> Live:
-        task_id = self.task_id(tenant, caller.name, message.message_id)
         meta = {
             "task": task_id,
             "context": message.context_id or f"c-{task_id[:16]}",

@@ -1,7 +1,7 @@
 """What a task's log folds to. Pure: no clock, no store, no network."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgpack
@@ -353,7 +353,11 @@ def status_of(at_ms: int, state: int, message: bytes) -> TaskStatus:
     return status
 
 
+_EPOCH = datetime(1970, 1, 1)
+"""In UTC, but without its offset, so that none is written."""
+
+
 def iso(at_ms: int) -> str:
     """2026-03-03T10:00:00.000Z, as A2A 1.0 §5.6.1 wants timestamps."""
-    moment = datetime.fromtimestamp(at_ms / 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
+    moment = _EPOCH + timedelta(milliseconds=at_ms)
+    return f"{moment.isoformat(timespec='milliseconds')}Z"
