@@ -12,8 +12,12 @@ from typing import NoReturn
 from rich.console import Console
 
 from bench.cost import costs
+from bench.databases import NotInstalled, postgresql, redis
 from bench.estate import estate
+from bench.history import history
 from bench.load import Order
+from bench.memory import open_streams
+from bench.mesh import mesh
 from bench.processes import theirs
 from bench.report import Report
 from bench.rounds import Rounds
@@ -31,9 +35,11 @@ class Size:
     tasks: int = 1_000
     sizes: tuple[int, ...] = (100, 1_000, 10_000)
     chunks: int = 20_000
+    streams: int = 2_000
+    finished: int = 100_000
 
 
-QUICK = Size(seconds=0.3, tasks=100, sizes=(100, 1_000), chunks=2_000)
+QUICK = Size(seconds=0.2, tasks=100, sizes=(100, 1_000), chunks=1_000)
 
 
 def main() -> None:
@@ -41,17 +47,18 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default 5)")
-    parser.add_argument("--quick", action="store_true", help="try the harness: little of everything, nothing is kept")
+    parser.add_argument("--quick", action="store_true", help="try the harness: little, and nothing is kept")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part only (may be repeated)")
     given = parser.parse_args()
-    size = QUICK if given.quick else Size()
+    size, parts = (QUICK, given.only or ["sdk", "cost"]) if given.quick else (Size(), given.only or list(PARTS))
     report = Report(Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120))
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        _side_by_side(Path(folder), size, Rounds(given.rounds), report)
-    costs(size.tasks, size.sizes, report)
-    report.finish(None if given.quick else RESULTS)
+    for part in parts:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            PARTS[part](Path(folder), size, Rounds(given.rounds), report)
+    report.finish(None if given.quick or given.only else RESULTS)
 
 
-def _side_by_side(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:
+def _sdk(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:
     """Our engine and the SDK's, on this machine at the same time."""
     with contextlib.ExitStack() as stack:
         system = stack.enter_context(estate(folder / "desk", ["ours"]))
@@ -59,10 +66,60 @@ def _side_by_side(folder: Path, size: Size, rounds: Rounds, report: Report) -> N
         memory, sqlite, bare = (
             Order(port=stack.enter_context(theirs(k, folder))) for k in ("memory", "sqlite", "bare")
         )
-        throughput({"ours": ours, "memory": memory, "sqlite": sqlite}, 8, size.seconds, rounds, report)
-        throughput({"ours": ours, "memory": memory}, 32, size.seconds, rounds, report)
-        latency(ours, bare, system.store("ours"), size.seconds, rounds, report)
-        streams(ours, memory, size.sizes, size.chunks, rounds, report)
+        eight = throughput({"ours": ours, "memory": memory, "sqlite": sqlite}, 8, size.seconds, rounds, report)
+        report.result("send_vs_memory_8", eight.ratio("ours", "memory"))
+        report.result("send_vs_sqlite_8", eight.ratio("ours", "sqlite"))
+        many = throughput({"ours": ours, "memory": memory}, 32, size.seconds, rounds, report)
+        report.result("send_vs_memory_32", many.ratio("ours", "memory"))
+        latency(ours, bare, system.store("ours"), seconds=size.seconds, rounds=rounds, report=report)
+        streams(ours, memory, size.sizes, chunks=size.chunks, rounds=rounds, report=report)
+
+
+def _cost(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:
+    costs(size.tasks, size.sizes, report)
+
+
+def _mesh(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:
+    with estate(folder / "desk", ["ours"], mesh=True) as system:
+        mesh(system, size.seconds, rounds, report)
+
+
+def _memory(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:
+    with estate(folder / "desk", ["ours"]) as system:
+        open_streams(system, "ours", size.streams, report)
+
+
+def _history(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:
+    with estate(folder / "desk", ["full", "empty"]) as system:
+        history(system, size.finished, size.seconds, rounds, report)
+
+
+def _databases(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:
+    """Our engine on stores that replicas can share, against the SDK's engine in memory."""
+    for name, database in (("postgresql", postgresql), ("redis", redis)):
+        with contextlib.ExitStack() as stack:
+            try:
+                store = stack.enter_context(database(folder / name))
+            except NotInstalled as missing:
+                report.say(f"{name} is not measured: {missing}")
+                continue
+            system = stack.enter_context(estate(folder / f"desk-{name}", ["ours"], store))
+            contenders = {
+                name: system.direct("ours"),
+                "memory": Order(port=stack.enter_context(theirs("memory", folder))),
+            }
+            outcome = throughput(contenders, 8, size.seconds, rounds, report)
+            report.result(f"send_vs_memory_8_{name}", outcome.ratio(name, "memory"))
+
+
+PARTS = {
+    "sdk": _sdk,
+    "cost": _cost,
+    "mesh": _mesh,
+    "memory": _memory,
+    "history": _history,
+    "databases": _databases,
+}
 
 
 def _interrupt(*_: object) -> NoReturn:

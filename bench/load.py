@@ -60,7 +60,7 @@ class Seen:
 
 
 class Caller(asyncio.Protocol):
-    """One connection. `exchange` sends a request and returns when its answer is complete."""
+    """One connection, with one request at a time."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
@@ -92,13 +92,13 @@ class Caller(asyncio.Protocol):
         if not self._answer.done():
             self._answer.set_exception(Wrong(f"the connection was lost ({error}): {bytes(self._received[:300])!r}"))
 
-    async def exchange(self, request: bytes) -> bytes:
-        """Send a request; returns its answer, head and body."""
+    def send(self, request: bytes) -> asyncio.Future[bytes]:
+        """Send a request. The future is its answer, head and body; `first` is when its first event came."""
         self._received.clear()
         self._answer = asyncio.get_running_loop().create_future()
         self.first = 0.0
         self._transport.write(request)
-        return await self._answer
+        return self._answer
 
 
 def requests(order: Order) -> Iterator[bytes]:
@@ -130,7 +130,7 @@ async def run(order: Order) -> Seen:
         for _ in left:
             request = next(made)
             sent = time.perf_counter()
-            answer = await caller.exchange(request)
+            answer = await caller.send(request)
             ended = time.perf_counter()
             if expect not in answer or answer.count(CHUNK) < order.chunks:
                 raise Wrong(f"unexpected answer: {answer[:1_000]!r}")

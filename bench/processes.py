@@ -27,9 +27,9 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], port: int, *, user: str = "", **environment: str) -> Iterator[None]:
     """A server that listens on a port inside, and is gone afterwards. Raises RuntimeError when it does not start."""
-    process = subprocess.Popen(command, env={**os.environ, **environment})
+    process = subprocess.Popen(command, env={**os.environ, **environment}, user=user or None)
     try:
         deadline = time.monotonic() + START_SECONDS
         while True:
@@ -38,7 +38,7 @@ def running(command: list[str], port: int, **environment: str) -> Iterator[subpr
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"this did not start, see above: {' '.join(command)}")
             time.sleep(0.05)
-        yield process
+        yield
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

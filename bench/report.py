@@ -58,4 +58,4 @@ class Report:
         line = json.dumps(self.results)
         if path is not None:
             path.write_text(line + "\n")
-        print(line)
+        print(line, flush=True)

@@ -35,5 +35,5 @@ class Outcome:
 
     def ratio(self, ours: str, *theirs: str) -> float:
         """The median over the rounds of one contender's figure over that of another, or over the sum of others."""
-        rounds = zip(self.figures[ours], *(self.figures[name] for name in theirs), strict=True)
-        return statistics.median(own / sum(others) for own, *others in rounds)
+        others = map(sum, zip(*(self.figures[name] for name in theirs), strict=True))
+        return statistics.median(own / other for own, other in zip(self.figures[ours], others, strict=True))

@@ -2,25 +2,32 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from bench.floor import transaction_ms
 from bench.load import Order
 from bench.processes import load
 from bench.report import Report
-from bench.rounds import Rounds
+from bench.rounds import Outcome, Rounds
 
 
-def throughput(contenders: Mapping[str, Order], callers: int, seconds: float, rounds: Rounds, report: Report) -> None:
-    """`send_vs_<contender>_<callers>` for each but `ours`."""
+def throughput(
+    contenders: Mapping[str, Order], callers: int, seconds: float, rounds: Rounds, report: Report
+) -> Outcome:
+    """Tasks per second of each contender, with so many callers at once."""
     orders = {name: replace(order, callers=callers, seconds=seconds) for name, order in contenders.items()}
-    outcome = rounds.race({name: lambda order=order: load(order).per_second for name, order in orders.items()})  # type: ignore[misc]
+    outcome = rounds.race({name: partial(_per_second, order) for name, order in orders.items()})
     report.figures(f"SendMessage, {callers} callers", outcome, "tasks/s")
-    for name in contenders:
-        if name != "ours":
-            report.result(f"send_vs_{name}_{callers}", outcome.ratio("ours", name))
+    return outcome
 
 
-def latency(ours: Order, bare: Order, store: tuple[int, str], seconds: float, rounds: Rounds, report: Report) -> None:
+def _per_second(order: Order) -> float:
+    return load(order).per_second
+
+
+def latency(
+    ours: Order, bare: Order, store: tuple[int, str], *, seconds: float, rounds: Rounds, report: Report
+) -> None:
     """How long one caller waits for a task, and for a stream's first event, against what can't be avoided."""
     ours, bare = replace(ours, seconds=seconds), replace(bare, seconds=seconds)
     stream = replace(ours, method="SendStreamingMessage", text="chunks 10", chunks=10)

@@ -12,7 +12,7 @@ CALLERS = 8
 AGAINST_THEIRS = 1_000
 
 
-def streams(ours: Order, memory: Order, sizes: Sequence[int], chunks: int, rounds: Rounds, report: Report) -> None:
+def streams(ours: Order, memory: Order, sizes: Sequence[int], *, chunks: int, rounds: Rounds, report: Report) -> None:
     """Streams of each size, some `chunks` in all, with 8 callers at once; one of the sizes against the SDK's engine."""
     contenders = {f"ours {size}": _measure(ours, size, chunks) for size in sizes}
     if AGAINST_THEIRS in sizes:
