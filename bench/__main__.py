@@ -33,13 +33,13 @@ class Size:
 
     seconds: float = 4.0
     tasks: int = 1_000
-    sizes: tuple[int, ...] = (100, 1_000, 10_000)
+    sizes: tuple[int, int, int] = (100, 1_000, 10_000)
     chunks: int = 20_000
     streams: int = 2_000
     finished: int = 100_000
 
 
-QUICK = Size(seconds=0.2, tasks=100, sizes=(100, 1_000), chunks=1_000)
+QUICK = Size(seconds=0.1, tasks=100, sizes=(10, 50, 100), chunks=400, streams=100, finished=1_000)
 
 
 def main() -> None:
