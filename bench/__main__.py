@@ -12,7 +12,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from bench.cost import costs
-from bench.databases import NotInstalled, postgresql, redis
+from bench.databases import postgresql, redis
 from bench.estate import estate
 from bench.history import history
 from bench.load import Order
@@ -23,6 +23,7 @@ from bench.report import Report
 from bench.rounds import Rounds
 from bench.send import latency, throughput
 from bench.stream import streams
+from sidecard.errors import ConfigurationError
 
 RESULTS = Path(__file__).parent / "results.json"
 
@@ -66,7 +67,9 @@ def _sdk(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:
         memory, sqlite, bare = (
             Order(port=stack.enter_context(theirs(k, folder))) for k in ("memory", "sqlite", "bare")
         )
-        eight = throughput({"ours": ours, "memory": memory, "sqlite": sqlite}, 8, size.seconds, rounds, report)
+        spanless = Order(port=stack.enter_context(theirs("memory", folder, spans=False)))
+        contenders = {"ours": ours, "memory": memory, "memory, its spans off": spanless, "sqlite": sqlite}
+        eight = throughput(contenders, 8, size.seconds, rounds, report)
         report.result("send_vs_memory_8", eight.ratio("ours", "memory"))
         report.result("send_vs_sqlite_8", eight.ratio("ours", "sqlite"))
         many = throughput({"ours": ours, "memory": memory}, 32, size.seconds, rounds, report)
@@ -99,8 +102,8 @@ def _databases(folder: Path, size: Size, rounds: Rounds, report: Report) -> None
     for name, database in (("postgresql", postgresql), ("redis", redis)):
         with contextlib.ExitStack() as stack:
             try:
-                store = stack.enter_context(database(folder / name))
-            except NotInstalled as missing:
+                store = stack.enter_context(database())
+            except ConfigurationError as missing:
                 report.say(f"{name} is not measured: {missing}")
                 continue
             system = stack.enter_context(estate(folder / f"desk-{name}", ["ours"], store))

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from bench.load import Order
-from bench.processes import free_ports
+from chaos.servers import free_ports
 from sidecard.callers import KEY_HEADER, TOKEN_HEADER
 from sidecard.cli.project import Project
 from sidecard.cli.system import System

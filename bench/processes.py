@@ -2,49 +2,16 @@
 
 import contextlib
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from bench.load import Order, Seen
+from chaos.servers import Server, free_ports, running
 
-START_SECONDS = 30
 SPANS = "OTEL_INSTRUMENTATION_A2A_SDK_ENABLED"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
-@contextlib.contextmanager
-def running(command: list[str], port: int, *, user: str = "", **environment: str) -> Iterator[None]:
-    """A server that listens on a port inside, and is gone afterwards. Raises RuntimeError when it does not start."""
-    process = subprocess.Popen(command, env={**os.environ, **environment}, user=user or None)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"this did not start, see above: {' '.join(command)}")
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-        process.kill()
-        process.wait()
 
 
 @contextlib.contextmanager
@@ -55,7 +22,8 @@ def theirs(kind: str, folder: Path, *, spans: bool = True) -> Iterator[int]:
     """
     [port] = free_ports(1)
     command = [sys.executable, "-m", "bench.theirs", kind, str(port), str(folder / f"theirs-{kind}.db")]
-    with running(command, port, **{SPANS: "true" if spans else "false"}):
+    environment = {SPANS: "true" if spans else "false"}
+    with running(Server(command, port, environment=environment, log=folder / f"theirs-{kind}.log")):
         yield port
 
 
