@@ -60,8 +60,12 @@ def test_only_what_the_access_rules_list_gets_through(project, tokens):
             cases = [(path, method) for path, method in PATHS if app != caller]
             # What is allowed first: refusals open the caller's circuit breaker for a moment.
             for path, method in sorted(cases, key=lambda case: (caller, app, *case) not in ALLOWED):
+                allowed, deadline = (caller, app, path, method) in ALLOWED, time.monotonic() + 10
                 answer = through(project, tokens, caller, app, path, method)
-                if refused(answer) is ((caller, app, path, method) in ALLOWED):
+                while allowed and "circuit breaker" in answer.text and time.monotonic() < deadline:
+                    time.sleep(0.2)  # refusals in other tests have opened it
+                    answer = through(project, tokens, caller, app, path, method)
+                if refused(answer) is allowed:
                     found.append(f"{caller} → {app} {method} /{path}: {answer.status_code} {answer.text[:100]}")
         return found
 
