@@ -62,10 +62,12 @@ async def run(cluster: Cluster, fault: str, wishes: int, seed: int, pause: float
     over = asyncio.Event()
 
     async def disturb() -> None:
+        rest = 0.1  # the first fault comes before anybody can be done
         while not over.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), chance.uniform(0.2, 2 * pause))
+                await asyncio.wait_for(over.wait(), rest)
                 return
+            rest = chance.uniform(0.2, 2 * pause)
             moments.append(time.monotonic())
             await FAULTS[fault](cluster, chance)
 
