@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 import httpx
 from a2a.server.request_handlers.request_handler import RequestHandler
-from a2a.server.routes import create_jsonrpc_routes, create_rest_routes
+from a2a.server.routes import create_rest_routes
 from a2a.types import AgentCard
 from fastapi import FastAPI
 from pydantic import TypeAdapter, ValidationError
@@ -20,7 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 from sidecard.agent import Agent
-from sidecard.agent_card import JSONRPC_PATH, REST_PATH, describe, for_caller
+from sidecard.agent_card import REST_PATH, describe, for_caller
 from sidecard.callers import Caller, Callers, CallersFile
 from sidecard.card import SignedCard, card_routes
 from sidecard.delegation import Mesh
@@ -29,6 +30,7 @@ from sidecard.egress import Destinations
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable
 from sidecard.grpc_server import grpc_server
 from sidecard.http_server import http_server
+from sidecard.jsonrpc import JsonRpc
 from sidecard.push import Webhooks
 from sidecard.refusals import Unavailable
 from sidecard.registry import Registry, keep_enrolled
@@ -47,6 +49,8 @@ log = logging.getLogger("sidecard")
 SIDECAR_RETRY_SECONDS = 0.2
 SIDECAR_REMINDER_SECONDS = 5.0
 STORE_RETRY_SECONDS = 1.0
+COLLECT_AFTER = 50_000
+"""Objects more than before, after which Python looks for garbage in cycles."""
 SHORTEST_KEY = 16
 """Bytes of the key that makes task ids unguessable."""
 _API_KEYS = TypeAdapter(dict[str, str])
@@ -233,13 +237,12 @@ def serve_on(
     """Put the card, both HTTP bindings and the door before them on an app."""
     builder = CallerContextBuilder()
     app.router.routes.extend(card_routes(card))
-    app.router.routes.extend(create_jsonrpc_routes(handler, rpc_url=JSONRPC_PATH, context_builder=builder))
     rest = Starlette(
         routes=create_rest_routes(handler, context_builder=builder), exception_handlers={HTTPException: not_routed}
     )
     rest.router.redirect_slashes = False
     app.router.routes.append(Mount(REST_PATH, app=rest))
-    app.add_middleware(Edge, identify=identify, max_body_bytes=max_body_bytes)
+    app.add_middleware(Edge, jsonrpc=JsonRpc(handler), identify=identify, max_body_bytes=max_body_bytes)
 
 
 def _task_id_key(secret: str) -> bytes:
@@ -274,6 +277,16 @@ async def _ready(request: Request) -> JSONResponse:
     return JSONResponse({"ready": service.ready, "detail": detail}, 200 if service.ready else 503)
 
 
+def _spare_the_collector() -> None:
+    """What is there when serving begins stays; what a request makes is gone by itself, and cycles are rare.
+
+    Looking through all of it every 700 objects took a tenth of an agent's time under load.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
+
+
 def serve(agent: Agent) -> None:
     """Serve an agent until it is told to stop. When it is set up wrongly, it says so in one line and exits with 2."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
@@ -287,6 +300,7 @@ def serve(agent: Agent) -> None:
         sys.exit(2)
     server = http_server(app, settings)
     app.state.service.on_failure = lambda: setattr(server, "should_exit", True)
+    _spare_the_collector()
     server.run()
     if app.state.service.failure:
         sys.exit(2)

@@ -8,7 +8,6 @@ from urllib.parse import parse_qsl
 
 from a2a.server.context import ServerCallContext
 from a2a.server.routes.common import DefaultServerCallContextBuilder
-from a2a.server.routes.jsonrpc_dispatcher import JsonRpcDispatcher
 from a2a.types import (
     CancelTaskRequest,
     GetTaskRequest,
@@ -21,10 +20,8 @@ from a2a.types import (
 from a2a.utils.constants import A2A_JSON_MEDIA_TYPE, AGENT_CARD_WELL_KNOWN_PATH
 from a2a.utils.error_handlers import build_rest_error_payload
 from a2a.utils.errors import (
-    JSON_RPC_ERROR_CODE_MAP,
     A2AError,
     ContentTypeNotSupportedError,
-    InvalidParamsError,
     InvalidRequestError,
     MethodNotFoundError,
     VersionNotSupportedError,
@@ -35,10 +32,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sidecard import shape
+from sidecard import proto_json
 from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, REST_PATH
 from sidecard.callers import Caller, CallerUser, claims
 from sidecard.extension import URI
+from sidecard.jsonrpc import Call, JsonRpc, error_answer
 from sidecard.refusals import JSON_RPC_CODES, MethodNotAllowed, PayloadTooLarge, Unauthenticated
 from sidecard.sidecar import PROBES
 from sidecard.strict_json import read_json
@@ -49,7 +47,6 @@ PUBLIC = PROBES | {AGENT_CARD_WELL_KNOWN_PATH}
 VERSION_PARAMETER = "A2A-Version"
 NO_OPERATION = MethodNotFoundError("A2A has no such operation; see A2A 1.0 §11.3 for the paths")
 _VERSION = re.compile(re.escape(PROTOCOL_VERSION) + r"(\.[0-9]{1,9})?")
-_ENVELOPE = {"jsonrpc", "id", "method", "params"}
 _REST_REQUESTS = (
     ("POST", re.compile(r"/message:(send|stream)"), SendMessageRequest),
     ("POST", re.compile(r"/tasks/[^/]+/pushNotificationConfigs"), TaskPushNotificationConfig),
@@ -84,11 +81,13 @@ class Edge:
         self,
         app: ASGIApp,
         *,
+        jsonrpc: JsonRpc,
         identify: Callable[[Mapping[str, str]], Caller | None],
         max_body_bytes: int,
         body_seconds: float = BODY_SECONDS,
     ) -> None:
         self._app = app
+        self._jsonrpc = jsonrpc
         self._identify = identify
         self._max_body_bytes = max_body_bytes
         self._body_seconds = body_seconds
@@ -105,23 +104,24 @@ class Edge:
         if path != JSONRPC_PATH and not path.startswith(f"{REST_PATH}/"):
             await JSONResponse({"error": f"Nothing is served at {path[:100]}."}, 404)(scope, receive, send)
             return
+        headers = Headers(scope=scope)
         try:
-            checked = await self._checked(scope, receive)
+            caller = scope["caller"] = self._identify(claims(headers.items()))
+            if caller is None:
+                raise Unauthenticated
+            if path == JSONRPC_PATH:
+                call = await self._call(scope, headers, receive)
+            else:
+                receive = await self._checked_rest(scope, headers, receive)
         except A2AError as error:
             await refuse(scope, error)(scope, receive, send)
             return
-        await self._app(scope, checked, _with_event_ids(send))
+        if path == JSONRPC_PATH:
+            await self._jsonrpc.serve(call, caller, headers, receive, send)
+        else:
+            await self._app(scope, receive, _with_event_ids(send))
 
-    async def _checked(self, scope: Scope, receive: Receive) -> Receive:
-        headers = Headers(scope=scope)
-        scope["caller"] = self._identify(claims(headers.items()))
-        if scope["caller"] is None:
-            raise Unauthenticated
-        if scope["path"] == JSONRPC_PATH:
-            return await self._checked_jsonrpc(scope, headers, receive)
-        return await self._checked_rest(scope, headers, receive)
-
-    async def _checked_jsonrpc(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+    async def _call(self, scope: Scope, headers: Headers, receive: Receive) -> Call:
         if scope["method"] != "POST":
             raise MethodNotAllowed("JSON-RPC is served by POST")
         body = await self._read(headers, receive)
@@ -130,8 +130,7 @@ class Edge:
         if isinstance(request, dict) and isinstance(request.get("id"), str | int):
             scope["a2a_request_id"] = request["id"]
         _settle_version(scope, headers)
-        _check_envelope(request)
-        return _replay(body, receive)
+        return Call.read(request)
 
     async def _checked_rest(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         query = _query(scope)
@@ -142,7 +141,7 @@ class Edge:
         if expected is None:
             return receive
         if scope["method"] in {"GET", "HEAD"}:
-            shape.check_query(query, expected)
+            proto_json.check_query(query, expected)
             scope["a2a_tenant"] = query.get("tenant", "")
             return receive
         body = await self._read(headers, receive)
@@ -150,7 +149,7 @@ class Edge:
         if body or expected not in _BODILESS:
             _check_media_type(headers.get("content-type", ""), {"application/json", A2A_JSON_MEDIA_TYPE})
             request = read_json(body)
-            shape.check(request, expected)
+            proto_json.read(request, expected)
         scope["a2a_tenant"] = request.get("tenant") or query.get("tenant", "")
         return _replay(body, receive)
 
@@ -165,19 +164,20 @@ class Edge:
             raise too_large
         if headers.get("content-encoding", "identity") != "identity":
             raise ContentTypeNotSupportedError("Compressed requests are not taken; send the body as it is")
-        chunks, size = [], 0
+        body = bytearray()
         try:
             async with asyncio.timeout(self._body_seconds):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise InvalidRequestError("The request ended before its body did")
-                    chunks.append(message.get("body", b""))
-                    size += len(chunks[-1])
-                    if size > self._max_body_bytes:
-                        raise too_large
+                    body += message.get("body", b"")
+                    if len(body) > self._max_body_bytes:
+                        raise PayloadTooLarge(
+                            f"The request is larger than {self._max_body_bytes} bytes, which is this agent's limit"
+                        )
                     if not message.get("more_body", False):
-                        return b"".join(chunks)
+                        return bytes(body)
         except TimeoutError:
             raise InvalidRequestError(f"The request's body did not come within {self._body_seconds:g} s") from None
 
@@ -219,14 +219,9 @@ def refuse(scope: Scope, error: A2AError, headers: Mapping[str, str] | None = No
     headers = {"Allow": "POST"} if isinstance(error, MethodNotAllowed) and headers is None else headers
     if scope["path"] != JSONRPC_PATH:
         return JSONResponse(payload, status, headers)
-    answer = {
-        "code": JSON_RPC_ERROR_CODE_MAP[type(error)],
-        "message": error.message,
-        "data": payload["error"]["details"],
-    }
     # JSON-RPC errors come with 200, but for what a proxy or a client library should act on by itself.
     http_status = status if type(error) in JSON_RPC_CODES else 200
-    return JSONResponse({"jsonrpc": "2.0", "id": scope.get("a2a_request_id"), "error": answer}, http_status, headers)
+    return JSONResponse(error_answer(scope.get("a2a_request_id"), error), http_status, headers)
 
 
 def not_routed(request: Request, error: Exception) -> Response:
@@ -266,29 +261,6 @@ def _settle_version(scope: Scope, headers: Headers) -> None:
 def _query(scope: Scope) -> dict[str, str]:
     """The query parameters; the last of a name counts, as for the routes."""
     return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-
-
-def _check_envelope(request: object) -> None:
-    """Raises InvalidRequestError, MethodNotFoundError or InvalidParamsError (§9.5)."""
-    if isinstance(request, list):
-        raise InvalidRequestError("Batches are not served; send one request at a time")
-    if not isinstance(request, dict):
-        raise InvalidRequestError("A JSON-RPC request is an object")
-    if request.get("jsonrpc") != "2.0":
-        raise InvalidRequestError('jsonrpc must be "2.0"')
-    number = request.get("id")
-    if isinstance(number, bool) or not isinstance(number, str | int | None):
-        raise InvalidRequestError("id must be a string, an integer or null")
-    method = request.get("method")
-    if not isinstance(method, str):
-        raise InvalidRequestError("method must be a string")
-    if request.keys() - _ENVELOPE:
-        raise InvalidRequestError(f"A JSON-RPC request has no members but {', '.join(sorted(_ENVELOPE))}")
-    if method not in JsonRpcDispatcher.METHOD_TO_MODEL:
-        raise MethodNotFoundError(f"There is no such method; there are {', '.join(JsonRpcDispatcher.METHOD_TO_MODEL)}")
-    if not isinstance(request.get("params", {}), dict):
-        raise InvalidParamsError("params must be an object")
-    shape.check(request.get("params", {}), JsonRpcDispatcher.METHOD_TO_MODEL[method])
 
 
 def _rest_request(method: str, path: str) -> type[Any] | None:

@@ -26,16 +26,19 @@ class Sent(BaseModel):
     @classmethod
     def of(cls, request: SendMessageRequest) -> "Sent":
         """What came with a request, in its message's metadata or its own. Raises ValidationError on other shapes."""
-        for metadata in (request.message.metadata, request.metadata):
-            if URI in metadata.fields:
-                return cls.model_validate(MessageToDict(metadata)[URI])
-        return cls()
+        for within in (request.message, request):
+            if within.HasField("metadata") and URI in within.metadata.fields:
+                return cls.model_validate(MessageToDict(within.metadata)[URI])
+        return NOTHING_SENT
 
     def attach(self, message: Message) -> Message:
         """Put it into a message's metadata."""
         message.metadata.update({URI: self.model_dump(exclude_defaults=True)})
         message.extensions.append(URI)
         return message
+
+
+NOTHING_SENT = Sent()
 
 
 class Asked(BaseModel):

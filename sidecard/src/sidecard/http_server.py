@@ -19,6 +19,7 @@ def http_server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
         http=BoundedHead,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=3,
     )
     return uvicorn.Server(config)

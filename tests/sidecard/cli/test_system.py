@@ -152,6 +152,8 @@ def test_down_after_the_parent_died(project: Project, stopped: None) -> None:
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_up(project: Project, stopped: None, sig: signal.Signals) -> None:
     """Ctrl-C while it starts stops what has started."""
+    never_ready = "import time; time.sleep(600)"
+    (project.root / "agents" / "agent" / "__main__.py").write_text(never_ready)
     up = subprocess.Popen([sys.executable, "-c", _up_command(project)], cwd=project.root)
     _await(lambda: len(_listening(_ports(project))) > 2)
     up.send_signal(sig)

@@ -1,4 +1,4 @@
-"""What a request may hold, whatever the binding; JSON's shape is the edge's affair (see `shape`)."""
+"""What a request may hold, whatever the binding; JSON's shape is the edge's affair (see `proto_json`)."""
 
 import math
 from collections.abc import Collection
@@ -79,9 +79,12 @@ def check_content(params: SendMessageRequest) -> None:
     """
     message = params.message
     left = MAX_VALUES - len(message.parts) - len(message.extensions) - len(message.reference_task_ids)
-    data: list[Value | Struct] = [params.metadata, message.metadata]
-    if left > 0:
-        data += [data for part in message.parts for data in (part.data, part.metadata)]
+    data: list[Value | Struct] = [one.metadata for one in (params, message) if one.HasField("metadata")]
+    if left <= 0:
+        raise _too_many()
+    for part in message.parts:
+        data += [part.data] if part.HasField("data") else []
+        data += [part.metadata] if part.HasField("metadata") else []
     within: list[tuple[Value | Struct | ListValue, int]] = [(one, MAX_DATA_DEPTH) for one in data]
     while within:
         one, depth = within.pop()
@@ -99,10 +102,14 @@ def check_content(params: SendMessageRequest) -> None:
                 raise InvalidParamsError("data and metadata have finite numbers only")
         left -= len(inside)
         if left <= 0:
-            raise InvalidParamsError(f"a message has at most {MAX_VALUES} values; put large data into a file part")
+            raise _too_many()
         if not depth:
             raise InvalidParamsError(f"data and metadata are nested at most {MAX_DATA_DEPTH} deep")
         within.extend((value, depth) for value in inside)
+
+
+def _too_many() -> InvalidParamsError:
+    return InvalidParamsError(f"a message has at most {MAX_VALUES} values; put large data into a file part")
 
 
 def check_webhook(config: TaskPushNotificationConfig, webhooks: Webhooks) -> None:

@@ -58,4 +58,4 @@ def read_place(text: str) -> Place | None:
 
 
 def _mark(metadata: Struct, place: str) -> None:
-    metadata.get_or_create_struct(URI)["event"] = place
+    metadata.fields[URI].struct_value.fields["event"].string_value = place

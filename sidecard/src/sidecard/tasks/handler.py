@@ -5,7 +5,7 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Protocol, cast
 
 from a2a.server.context import ServerCallContext
@@ -113,7 +113,7 @@ class DurableRequestHandler(RequestHandler):
     @contextlib.asynccontextmanager
     async def _accepted(self, params: SendMessageRequest, context: ServerCallContext) -> AsyncIterator[Live]:
         """The task of a message, once the message is stored in it."""
-        with _as_a2a_errors():
+        with _as_a2a_errors:
             tenant = _tenant(params, context)
             caller = _caller(context, tenant)
             sent = self._check(params)
@@ -257,7 +257,7 @@ class DurableRequestHandler(RequestHandler):
 
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """ListTasks (§3.1.4): the caller's own tasks, last changed first."""
-        with _as_a2a_errors():
+        with _as_a2a_errors:
             tenant = _tenant(params, context)
             return await list_tasks(self._engine(), tenant, _caller(context, tenant).name, params)
 
@@ -266,7 +266,7 @@ class DurableRequestHandler(RequestHandler):
         self, task_id: str, context: ServerCallContext, tenant: str, *, owner_only: bool = False
     ) -> AsyncIterator[Live]:
         """The task, for a caller that may see it; to all others it does not exist."""
-        with _as_a2a_errors():
+        with _as_a2a_errors:
             caller = _caller(context, tenant)
             if not TASK_ID.fullmatch(task_id):
                 raise TaskNotFoundError
@@ -324,7 +324,7 @@ class DurableRequestHandler(RequestHandler):
         self, params: GetExtendedAgentCardRequest, context: ServerCallContext
     ) -> AgentCard:
         """GetExtendedAgentCard (§3.1.11): the skills that this caller may invoke."""
-        with _as_a2a_errors():
+        with _as_a2a_errors:
             return self._extended_card(_caller(context, _tenant(params, context)))
 
     def _offered(self) -> Webhooks:
@@ -442,22 +442,28 @@ def _shown(config: TaskPushNotificationConfig) -> TaskPushNotificationConfig:
     return shown
 
 
-@contextlib.contextmanager
-def _as_a2a_errors() -> Generator[None]:
+class _AsA2AErrors:
     """Our errors as A2A errors; what isn't foreseen is logged, and told without details."""
-    try:
-        yield
-    except (A2AError, GeneratorExit):
-        raise
-    except DifferentMessage as error:
-        raise InvalidParamsError(str(error)) from None
-    except (TaskEnded, TaskExpired) as error:
-        raise UnsupportedOperationError(str(error)) from None
-    except (LogBroken, TaskConflict) as error:
-        log.exception("a task can't be served")
-        raise Unavailable("this task can't be served here now; the agent's log says why") from error
-    except StoreUnavailable as error:
-        raise Unavailable(str(error)) from None
-    except Exception:
-        log.exception("a request failed unexpectedly")
-        raise InternalError("this failed unexpectedly; the agent's log has the details") from None
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        match error:
+            case None | A2AError():
+                return
+            case DifferentMessage():
+                raise InvalidParamsError(str(error)) from None
+            case TaskEnded() | TaskExpired():
+                raise UnsupportedOperationError(str(error)) from None
+            case LogBroken() | TaskConflict():
+                log.error("a task can't be served", exc_info=error)
+                raise Unavailable("this task can't be served here now; the agent's log says why") from error
+            case StoreUnavailable():
+                raise Unavailable(str(error)) from None
+            case Exception():
+                log.error("a request failed unexpectedly", exc_info=error)
+                raise InternalError("this failed unexpectedly; the agent's log has the details") from None
+
+
+_as_a2a_errors = _AsA2AErrors()
+"""One for all: it keeps nothing."""

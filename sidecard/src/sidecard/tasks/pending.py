@@ -98,8 +98,11 @@ def size_of(record: Record) -> int:
     """About how many bytes a record takes."""
     size = 32
     for item in record:
-        if isinstance(item, list):
+        kind = type(item)
+        if kind is bytes or kind is str:
+            size += len(item)
+        elif kind is list:
             size += size_of(item)
         else:
-            size += len(item) if isinstance(item, bytes | str) else 8
+            size += 8
     return size

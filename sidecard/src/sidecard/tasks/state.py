@@ -336,7 +336,8 @@ class FoldedTask:
         """A copy of the task as callers see it, `createdAt` and `lastModified` (UTC, ms) in its metadata."""
         task = A2ATask()
         task.CopyFrom(self.task)
-        task.metadata.update({"createdAt": iso(self.created), "lastModified": iso(self.at)})
+        fields = task.metadata.fields
+        fields["createdAt"].string_value, fields["lastModified"].string_value = iso(self.created), iso(self.at)
         return task
 
     def push_configs(self) -> list[TaskPushNotificationConfig]:
@@ -360,4 +361,4 @@ _EPOCH = datetime(1970, 1, 1)
 def iso(at_ms: int) -> str:
     """2026-03-03T10:00:00.000Z, as A2A 1.0 §5.6.1 wants timestamps."""
     moment = _EPOCH + timedelta(milliseconds=at_ms)
-    return f"{moment.isoformat(timespec='milliseconds')}Z"
+    return moment.isoformat("T", "milliseconds") + "Z"

@@ -1,0 +1,222 @@
+"""The JSON-RPC binding (A2A 1.0 §9): from a request that the door has let in to its operation, and back.
+
+The SDK's own dispatcher would do, and costs about as much as the engine does for a short task: it reads and checks
+every request a second time, and makes each answer twice.
+"""
+
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from a2a.server.context import ServerCallContext
+from a2a.server.request_handlers.request_handler import RequestHandler
+from a2a.server.routes.common import serialize_list_tasks_response
+from a2a.types import (
+    CancelTaskRequest,
+    DeleteTaskPushNotificationConfigRequest,
+    GetExtendedAgentCardRequest,
+    GetTaskPushNotificationConfigRequest,
+    GetTaskRequest,
+    ListTaskPushNotificationConfigsRequest,
+    ListTasksRequest,
+    Message,
+    SendMessageRequest,
+    SubscribeToTaskRequest,
+    TaskArtifactUpdateEvent,
+    TaskPushNotificationConfig,
+    TaskStatusUpdateEvent,
+)
+from a2a.types import Task as A2ATask
+from a2a.utils.error_handlers import build_error_details
+from a2a.utils.errors import (
+    JSON_RPC_ERROR_CODE_MAP,
+    A2AError,
+    InternalError,
+    InvalidParamsError,
+    InvalidRequestError,
+    MethodNotFoundError,
+    TaskNotFoundError,
+)
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message as ProtoMessage
+from starlette.datastructures import Headers
+from starlette.types import Receive, Send
+
+from sidecard.callers import Caller, CallerUser
+from sidecard.event_stream import EventStream, event
+from sidecard.extension import URI
+from sidecard.proto_json import read, write
+
+log = logging.getLogger("sidecard")
+
+_MEMBERS = {"jsonrpc", "id", "method", "params"}
+_KINDS: dict[type[ProtoMessage], str] = {
+    A2ATask: "task",
+    Message: "message",
+    TaskStatusUpdateEvent: "statusUpdate",
+    TaskArtifactUpdateEvent: "artifactUpdate",
+}
+
+
+def _named(result: ProtoMessage) -> dict[str, Any]:
+    """What a message is answered with, or an event of a stream (§3.2.2, §3.2.3): named for what it is."""
+    return {_KINDS[type(result)]: write(result)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """What a method takes, the operation of the handler that it is, and how its result is written."""
+
+    request: type[ProtoMessage]
+    operation: str
+    write: Callable[[Any], object] = write
+    streams: bool = False
+
+
+METHODS = {
+    "SendMessage": _Method(SendMessageRequest, "on_message_send", _named),
+    "SendStreamingMessage": _Method(SendMessageRequest, "on_message_send_stream", _named, streams=True),
+    "GetTask": _Method(GetTaskRequest, "on_get_task"),
+    "ListTasks": _Method(ListTasksRequest, "on_list_tasks"),
+    "CancelTask": _Method(CancelTaskRequest, "on_cancel_task"),
+    "SubscribeToTask": _Method(SubscribeToTaskRequest, "on_subscribe_to_task", _named, streams=True),
+    "CreateTaskPushNotificationConfig": _Method(TaskPushNotificationConfig, "on_create_task_push_notification_config"),
+    "GetTaskPushNotificationConfig": _Method(
+        GetTaskPushNotificationConfigRequest, "on_get_task_push_notification_config"
+    ),
+    "ListTaskPushNotificationConfigs": _Method(
+        ListTaskPushNotificationConfigsRequest, "on_list_task_push_notification_configs"
+    ),
+    "DeleteTaskPushNotificationConfig": _Method(
+        DeleteTaskPushNotificationConfigRequest, "on_delete_task_push_notification_config", lambda _: None
+    ),
+    "GetExtendedAgentCard": _Method(GetExtendedAgentCardRequest, "on_get_extended_agent_card", MessageToDict),
+}
+"""By the names of A2A 1.0 §9.4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, read and checked."""
+
+    id: str | int | None
+    method: str
+    params: ProtoMessage
+
+    @classmethod
+    def read(cls, request: object) -> "Call":
+        """Raises InvalidRequestError, MethodNotFoundError or InvalidParamsError (§9.5) for parsed JSON that is none."""
+        if isinstance(request, list):
+            raise InvalidRequestError("Batches are not served; send one request at a time")
+        if not isinstance(request, dict):
+            raise InvalidRequestError("A JSON-RPC request is an object")
+        if request.get("jsonrpc") != "2.0":
+            raise InvalidRequestError('jsonrpc must be "2.0"')
+        number = request.get("id")
+        if isinstance(number, bool) or not isinstance(number, str | int | None):
+            raise InvalidRequestError("id must be a string, an integer or null")
+        name = request.get("method")
+        if not isinstance(name, str):
+            raise InvalidRequestError("method must be a string")
+        if request.keys() - _MEMBERS:
+            raise InvalidRequestError(f"A JSON-RPC request has no members but {', '.join(sorted(_MEMBERS))}")
+        method = METHODS.get(name)
+        if method is None:
+            raise MethodNotFoundError(f"There is no such method; there are {', '.join(METHODS)}")
+        params = request.get("params", {})
+        if not isinstance(params, dict):
+            raise InvalidParamsError("params must be an object")
+        return cls(number, name, read(params, method.request))
+
+
+def error_answer(number: str | int | None, error: A2AError) -> dict[str, Any]:
+    """The answer that an error is (§9.5)."""
+    told = {
+        "code": JSON_RPC_ERROR_CODE_MAP[type(error)],
+        "message": error.message,
+        "data": build_error_details(error),
+    }
+    return {"jsonrpc": "2.0", "id": number, "error": told}
+
+
+class JsonRpc:
+    """Serves calls from a handler's operations."""
+
+    def __init__(self, handler: RequestHandler) -> None:
+        self._operations: dict[str, Callable[..., Any]] = {
+            name: getattr(handler, method.operation) for name, method in METHODS.items()
+        }
+
+    async def serve(self, call: Call, caller: Caller, headers: Headers, receive: Receive, send: Send) -> None:
+        """Answer one call of a verified caller."""
+        context = ServerCallContext(user=CallerUser(caller), state={"headers": headers})
+        method = METHODS[call.method]
+        result = self._operations[call.method](call.params, context)
+        if method.streams:
+            await self._stream(call, result, receive, send)
+        else:
+            await _answer(await self._answered(call, method, result), send)
+
+    async def _answered(self, call: Call, method: _Method, result: Awaitable[Any]) -> dict[str, Any]:
+        try:
+            found = await result
+            if found is None and method.write is write:
+                raise TaskNotFoundError
+            if isinstance(call.params, ListTasksRequest):
+                written: object = serialize_list_tasks_response(found, call.params.include_artifacts)
+            else:
+                written = method.write(found)
+        except A2AError as error:
+            return error_answer(call.id, error)
+        except Exception:
+            return _unexpected(call)
+        return {"jsonrpc": "2.0", "id": call.id, "result": written}
+
+    async def _stream(self, call: Call, events: AsyncGenerator[ProtoMessage], receive: Receive, send: Send) -> None:
+        """What is wrong before the first event is answered as without a stream."""
+        async with aclosing(events):
+            try:
+                first = await anext(events, None)
+            except A2AError as error:
+                await _answer(error_answer(call.id, error), send)
+            except Exception:
+                await _answer(_unexpected(call), send)
+            else:
+                await EventStream(receive, send).give(_events(call, first, events))
+
+
+async def _events(call: Call, first: ProtoMessage | None, others: AsyncIterator[ProtoMessage]) -> AsyncIterator[bytes]:
+    try:
+        if first is not None:
+            yield _event(call, first)
+        async for one in others:
+            yield _event(call, one)
+    except A2AError as error:
+        yield event(_dumps(error_answer(call.id, error)), kind="error")
+    except Exception:
+        yield event(_dumps(_unexpected(call)), kind="error")
+
+
+def _event(call: Call, given: ProtoMessage) -> bytes:
+    named = _named(given)
+    [written] = named.values()
+    place = written.get("metadata", {}).get(URI, {}).get("event", "")
+    return event(_dumps({"jsonrpc": "2.0", "id": call.id, "result": named}), place=place)
+
+
+def _unexpected(call: Call) -> dict[str, Any]:
+    log.exception("%s failed unexpectedly", call.method)
+    return error_answer(call.id, InternalError("this failed unexpectedly; the agent's log has the details"))
+
+
+async def _answer(answer: dict[str, Any], send: Send) -> None:
+    body = _dumps(answer).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+_dumps = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
