@@ -1,5 +1,7 @@
 """A short form of `make chaos`: real replicas on real stores, each fault with fewer tasks."""
 
+import sys
+
 import pytest
 
 from chaos.cluster import cluster
@@ -23,6 +25,6 @@ async def test_every_promise_holds_under_a_fault(kind, replicas, fault, wishes, 
     with cluster(kind, replicas) as started:
         outcome = await run(started, fault, wishes, SEED)
     with capsys.disabled():
-        print(f"\n{kind}, {fault}: {outcome.as_dict()}", end="")
+        print(f"{kind}, {fault}: {outcome.as_dict()}", file=sys.stderr)
     assert outcome.faults
     assert outcome.good

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import sys
 from collections import Counter
 
 import msgpack
@@ -219,7 +220,7 @@ async def test_a_fault_at_any_operation_of_the_store_does_no_harm(kind, atomic, 
                 error.add_note(f"{kind}: {fault} at operation {at} of {most}")
                 raise
     with capsys.disabled():
-        print(f"\n{kind}: {most} operations, {sum(ends.values())} faults, ended {dict(ends)}", end="")
+        print(f"{kind}: {most} operations, {sum(ends.values())} faults, ended {dict(ends)}", file=sys.stderr)
 
 
 @pytest.mark.parametrize("atomic", [True, False], ids=["transactions", "key by key"])
