@@ -39,7 +39,7 @@ from sidecard import Agent, Task
 from sidecard.extension import URI, Sent
 from sidecard.strict_json import MAX_VALUES
 from sidecard.tasks import handler, listing
-from sidecard.tasks.handler import MOST_WEBHOOKS
+from sidecard.tasks.push_configs import MOST_WEBHOOKS
 from sidecard.testing import FakeWebhooks, MemoryStore, key_of, message, served
 
 S = TaskState

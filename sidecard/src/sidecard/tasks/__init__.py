@@ -14,5 +14,7 @@ identity   a message that was sent before     watch     other agents' tasks, and
 binding    parts to models and back           runner    skills running, and what becomes of their tasks
 outbox     webhooks, told in order            engine    new tasks, answers, cancels, restarts
 cursor     how far a webhook is told          turns     who may work now
-checks, listing, handler                      the eleven A2A operations over the engine
+rights     who may see, answer and change     choice    which skill a message means
+checks     what a request may hold            push_configs, a2a_errors, listing, handler
+                                              the eleven A2A operations over the engine
 """

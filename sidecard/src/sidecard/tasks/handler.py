@@ -1,12 +1,10 @@
 """The eleven A2A operations over the engine, authorized before anything is looked up (A2A 1.0 §3.1, §13.1)."""
 
 import contextlib
-import hashlib
 import logging
 import re
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Protocol, cast
+from typing import cast
 
 from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers.request_handler import RequestHandler
@@ -30,8 +28,6 @@ from a2a.types import (
 )
 from a2a.types import Task as A2ATask
 from a2a.utils.errors import (
-    A2AError,
-    InternalError,
     InvalidParamsError,
     PushNotificationNotSupportedError,
     TaskNotCancelableError,
@@ -41,19 +37,19 @@ from a2a.utils.errors import (
 from a2a.utils.task import apply_history_length, validate_history_length
 from pydantic import ValidationError
 
-from sidecard.agent import Skill
-from sidecard.callers import Caller, CallerUser
-from sidecard.errors import LogBroken, StoreUnavailable, TaskConflict
+from sidecard.callers import Caller
 from sidecard.extension import URI, Sent
 from sidecard.push import Webhooks
-from sidecard.refusals import Forbidden, Unauthenticated, Unavailable
-from sidecard.tasks import binding, checks
-from sidecard.tasks.engine import DifferentMessage, Engine
+from sidecard.refusals import Forbidden
+from sidecard.tasks import checks, push_configs
+from sidecard.tasks.a2a_errors import as_a2a_errors
+from sidecard.tasks.choice import choose
+from sidecard.tasks.engine import Engine
 from sidecard.tasks.events import Event, read_place
 from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.live import Live, TaskEnded
-from sidecard.tasks.state import ASK, FoldedTask, Place, state_name
-from sidecard.tasks.tombstone import TaskExpired
+from sidecard.tasks.rights import caller_of, check_may_answer, has_answered, may_see, tenant_of
+from sidecard.tasks.state import Place, state_name
 from sidecard.validation import explain
 
 log = logging.getLogger("sidecard.tasks")
@@ -61,19 +57,9 @@ log = logging.getLogger("sidecard.tasks")
 LAST_EVENT_HEADER = "last-event-id"
 """HTTP header, or gRPC metadata, of a SubscribeToTask that goes on where another stream was cut."""
 TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-MOST_WEBHOOKS = 10
-"""Push notification configurations of one task."""
-
 MOST_MESSAGES = 1_000
 MOST_TASK_BYTES = 32_000_000
 """What a task may hold before it takes no more messages: all of it is kept in memory, and given out as a whole."""
-
-
-class _InTenant(Protocol):
-    """Every request of A2A."""
-
-    @property
-    def tenant(self) -> str: ...
 
 
 class DurableRequestHandler(RequestHandler):
@@ -113,18 +99,18 @@ class DurableRequestHandler(RequestHandler):
     @contextlib.asynccontextmanager
     async def _accepted(self, params: SendMessageRequest, context: ServerCallContext) -> AsyncIterator[Live]:
         """The task of a message, once the message is stored in it."""
-        with _as_a2a_errors:
-            tenant = _tenant(params, context)
-            caller = _caller(context, tenant)
+        with as_a2a_errors:
+            tenant = tenant_of(params, context)
+            caller = caller_of(context, tenant)
             sent = self._check(params)
             caller = caller.on_behalf_of(sent.subject)
             message = Message()
             message.CopyFrom(params.message)
             engine = self._engine()
-            webhook = _webhook_with(params)
+            webhook = push_configs.sent_with(params)
             task_id = message.task_id
             if not task_id:
-                skill = self._skill(engine, caller, sent, message)
+                skill = choose(engine.agent.skills, caller, sent, message)
                 task_id = await engine.create(caller, tenant, skill, message, webhook)
             async with engine.borrow(task_id) as live:
                 if live is None:
@@ -132,7 +118,7 @@ class DurableRequestHandler(RequestHandler):
                 if params.message.task_id:
                     await self._answer(live, caller, tenant, sent, message, webhook=webhook)
                 elif webhook is not None and webhook.id not in live.folded.push and not live.ended:
-                    await self._configure(live, webhook)  # the message was sent before, without it
+                    await push_configs.keep(live, webhook)  # the message was sent before, without it
                 yield live
 
     def _check(self, params: SendMessageRequest) -> Sent:
@@ -155,31 +141,6 @@ class DurableRequestHandler(RequestHandler):
         except ValidationError as error:
             raise InvalidParamsError(f"metadata under {URI} is malformed: {explain(error)}") from None
 
-    def _skill(self, engine: Engine, caller: Caller, sent: Sent, message: Message) -> Skill:
-        """The skill that is meant: named, or the only one, or the only one whose input fits."""
-        skills = engine.agent.skills
-        if sent.skill:
-            if sent.skill not in skills:
-                raise InvalidParamsError(
-                    f"there is no skill {sent.skill[:50]!r} here; there are: {', '.join(sorted(skills))}"
-                )
-            candidates = [skills[sent.skill]]
-        else:
-            candidates = list(skills.values())
-        allowed = [skill for skill in candidates if skill.scope in caller.scopes]
-        if not allowed:
-            needed = ", ".join(sorted({skill.scope for skill in candidates}))
-            raise Forbidden(f"{caller.name} holds none of the scopes that this needs: {needed}")
-        if len(allowed) > 1:
-            fitting = [skill for skill in allowed if _fits(skill, message)]
-            if len(fitting) != 1:
-                names = ", ".join(sorted(skill.id for skill in allowed))
-                raise InvalidParamsError(
-                    f"say which skill is meant, in the message's metadata under {URI}: one of {names}"
-                )
-            return fitting[0]
-        return allowed[0]
-
     async def _answer(
         self,
         live: Live,
@@ -190,11 +151,11 @@ class DurableRequestHandler(RequestHandler):
         *,
         webhook: TaskPushNotificationConfig | None,
     ) -> None:
-        if not _may_see(live.folded, caller, tenant) and not _has_answered(live.folded, caller, tenant, message):
+        if not may_see(live.folded, caller, tenant) and not has_answered(live.folded, caller, tenant, message):
             raise TaskNotFoundError
         if message.context_id and message.context_id != live.meta["context"]:
             raise InvalidParamsError("contextId is not this task's context")
-        if webhook is not None and not _may_see(live.folded, caller, tenant, owner_only=True):
+        if webhook is not None and not may_see(live.folded, caller, tenant, owner_only=True):
             raise Forbidden("only its owner has a webhook told of a task; answer without one")
         if message.message_id not in live.messages:
             if live.ended:
@@ -205,19 +166,10 @@ class DurableRequestHandler(RequestHandler):
                 raise UnsupportedOperationError("the task has taken as many messages as it can; start a new one")
             if sent.question and (live.question is None or live.question.id != sent.question):
                 raise InvalidParamsError("the question that this answers is not open (any more)")
-            self._may_answer(live, caller)
+            check_may_answer(live, caller, self._scopes_of)
             if webhook is not None:
-                _has_room(live, webhook)
+                push_configs.check_room(live, webhook)
         await self._engine().answer(live, caller, message, webhook)
-
-    def _may_answer(self, live: Live, caller: Caller) -> None:
-        if live.question is None:
-            return
-        scope, by_other = live.question.spec["scope"], live.question.spec["by_other"]
-        if scope and scope not in self._scopes_of(caller.subject):
-            raise Forbidden(f"this question needs somebody with the right {scope}; {caller.subject} does not hold it")
-        if by_other and caller.subject == live.meta["subject"]:
-            raise Forbidden("nobody approves their own request; somebody else with the right must answer")
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
@@ -225,16 +177,16 @@ class DurableRequestHandler(RequestHandler):
         """GetTask (§3.1.3)."""
         checks.required(params)
         validate_history_length(params)
-        async with self._task(params.id, context, _tenant(params, context)) as live:
+        async with self._task(params.id, context, tenant_of(params, context)) as live:
             return apply_history_length(live.folded.public(), params)
 
     async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> A2ATask | None:
         """CancelTask (§3.1.5)."""
         checks.required(params)
-        tenant = _tenant(params, context)
+        tenant = tenant_of(params, context)
         async with self._task(params.id, context, tenant, owner_only=True) as live:
             with contextlib.suppress(TaskEnded):
-                await self._engine().cancel(live, _caller(context, tenant))
+                await self._engine().cancel(live, caller_of(context, tenant))
                 if live.folded.state == TaskState.TASK_STATE_CANCELED:
                     return live.folded.public()
             raise TaskNotCancelableError(f"the task is {state_name(live.state)} already")
@@ -248,7 +200,7 @@ class DurableRequestHandler(RequestHandler):
         """
         checks.required(params)
         after = _last_event(context)
-        async with self._task(params.id, context, _tenant(params, context)) as live:
+        async with self._task(params.id, context, tenant_of(params, context)) as live:
             if live.folded.ended and after is None:
                 raise UnsupportedOperationError(f"the task is {state_name(live.folded.state)}; get it with GetTask")
             async with _events(live, beyond=True, after=after) as events:
@@ -257,25 +209,21 @@ class DurableRequestHandler(RequestHandler):
 
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """ListTasks (§3.1.4): the caller's own tasks, last changed first."""
-        with _as_a2a_errors:
-            tenant = _tenant(params, context)
-            return await list_tasks(self._engine(), tenant, _caller(context, tenant).name, params)
+        with as_a2a_errors:
+            tenant = tenant_of(params, context)
+            return await list_tasks(self._engine(), tenant, caller_of(context, tenant).name, params)
 
     @contextlib.asynccontextmanager
     async def _task(
         self, task_id: str, context: ServerCallContext, tenant: str, *, owner_only: bool = False
     ) -> AsyncIterator[Live]:
         """The task, for a caller that may see it; to all others it does not exist."""
-        with _as_a2a_errors:
-            caller = _caller(context, tenant)
+        with as_a2a_errors:
+            caller = caller_of(context, tenant)
             if not TASK_ID.fullmatch(task_id):
                 raise TaskNotFoundError
             async with self._engine().borrow(task_id) as live:
-                if (
-                    live is None
-                    or not live.folded.n
-                    or not _may_see(live.folded, caller, tenant, owner_only=owner_only)
-                ):
+                if live is None or not live.folded.n or not may_see(live.folded, caller, tenant, owner_only=owner_only):
                     raise TaskNotFoundError
                 yield live
 
@@ -286,8 +234,8 @@ class DurableRequestHandler(RequestHandler):
     ) -> TaskPushNotificationConfig:
         """CreateTaskPushNotificationConfig (§3.1.7)."""
         self._check_webhook(params)
-        async with self._task(params.task_id, context, _tenant(params, context), owner_only=True) as live:
-            return await self._configure(live, params)
+        async with self._task(params.task_id, context, tenant_of(params, context), owner_only=True) as live:
+            return await push_configs.keep(live, params)
 
     async def on_get_task_push_notification_config(
         self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
@@ -295,10 +243,10 @@ class DurableRequestHandler(RequestHandler):
         """GetTaskPushNotificationConfig (§3.1.8)."""
         self._offered()
         checks.required(params)
-        async with self._task(params.task_id, context, _tenant(params, context), owner_only=True) as live:
+        async with self._task(params.task_id, context, tenant_of(params, context), owner_only=True) as live:
             if params.id not in live.folded.push:
                 raise TaskNotFoundError("this task has no such push notification configuration")
-            return _shown(TaskPushNotificationConfig.FromString(live.folded.push[params.id].config))
+            return push_configs.shown(TaskPushNotificationConfig.FromString(live.folded.push[params.id].config))
 
     async def on_list_task_push_notification_configs(
         self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
@@ -306,8 +254,8 @@ class DurableRequestHandler(RequestHandler):
         """ListTaskPushNotificationConfigs (§3.1.9)."""
         self._offered()
         checks.required(params)
-        async with self._task(params.task_id, context, _tenant(params, context), owner_only=True) as live:
-            return ListTaskPushNotificationConfigsResponse(configs=map(_shown, live.folded.push_configs()))
+        async with self._task(params.task_id, context, tenant_of(params, context), owner_only=True) as live:
+            return ListTaskPushNotificationConfigsResponse(configs=map(push_configs.shown, live.folded.push_configs()))
 
     async def on_delete_task_push_notification_config(
         self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
@@ -315,7 +263,7 @@ class DurableRequestHandler(RequestHandler):
         """DeleteTaskPushNotificationConfig (§3.1.10); deleting what isn't there is no error."""
         self._offered()
         checks.required(params)
-        async with self._task(params.task_id, context, _tenant(params, context), owner_only=True) as live:
+        async with self._task(params.task_id, context, tenant_of(params, context), owner_only=True) as live:
             if params.id in live.folded.push:
                 live.append(["unpush", params.id])
                 await live.commit()
@@ -324,8 +272,8 @@ class DurableRequestHandler(RequestHandler):
         self, params: GetExtendedAgentCardRequest, context: ServerCallContext
     ) -> AgentCard:
         """GetExtendedAgentCard (§3.1.11): the skills that this caller may invoke."""
-        with _as_a2a_errors:
-            return self._extended_card(_caller(context, _tenant(params, context)))
+        with as_a2a_errors:
+            return self._extended_card(caller_of(context, tenant_of(params, context)))
 
     def _offered(self) -> Webhooks:
         """Raises PushNotificationNotSupportedError where the operator allows none (§3.3.4)."""
@@ -335,33 +283,6 @@ class DurableRequestHandler(RequestHandler):
 
     def _check_webhook(self, config: TaskPushNotificationConfig) -> None:
         checks.check_webhook(config, self._offered())
-
-    async def _configure(self, live: Live, params: TaskPushNotificationConfig) -> TaskPushNotificationConfig:
-        config = TaskPushNotificationConfig()
-        config.CopyFrom(params)
-        config.task_id = live.task_id
-        config.id = config.id or secrets.token_hex(8)
-        if live.ended:
-            raise UnsupportedOperationError("the task has ended; nothing would be delivered")
-        _has_room(live, config)
-        live.append(["push", config.id, config.SerializeToString()])
-        await live.commit()
-        return _shown(config)
-
-
-def _webhook_with(params: SendMessageRequest) -> TaskPushNotificationConfig | None:
-    """The webhook that comes with a message, under the same id however often the message is sent."""
-    if not params.configuration.HasField("task_push_notification_config"):
-        return None
-    webhook = TaskPushNotificationConfig()
-    webhook.CopyFrom(params.configuration.task_push_notification_config)
-    webhook.id = webhook.id or hashlib.sha256(params.message.message_id.encode()).hexdigest()[:16]
-    return webhook
-
-
-def _has_room(live: Live, webhook: TaskPushNotificationConfig) -> None:
-    if webhook.id not in live.folded.push and len(live.folded.push) >= MOST_WEBHOOKS:
-        raise InvalidParamsError(f"a task has at most {MOST_WEBHOOKS} push notification configurations; delete one")
 
 
 def _events(
@@ -378,92 +299,3 @@ def _last_event(context: ServerCallContext) -> Place | None:
     if named and place is None:
         raise InvalidParamsError("Last-Event-ID is not the id of an event that this agent gave out")
     return place
-
-
-def _tenant(params: _InTenant, context: ServerCallContext) -> str:
-    """The tenant of a request. HTTP+JSON has it in the path, so in the context; the others in the request."""
-    if params.tenant and context.tenant and params.tenant != context.tenant:
-        raise InvalidParamsError("tenant is given twice, and differs")
-    return params.tenant or context.tenant
-
-
-def _caller(context: ServerCallContext, tenant: str) -> Caller:
-    """The verified caller, in a tenant that it may use."""
-    if not isinstance(context.user, CallerUser):
-        raise Unauthenticated
-    caller = context.user.caller
-    if not caller.may_use(tenant):
-        raise Forbidden(f"{caller.name} may not work in this tenant")
-    return caller
-
-
-def _may_see(folded: FoldedTask, caller: Caller, tenant: str, *, owner_only: bool = False) -> bool:
-    """Owners see their tasks; whoever may answer a task's open question sees it as long as it is open."""
-    if folded.meta["tenant"] != tenant:
-        return False
-    if folded.meta["owner"] == caller.name:
-        return True
-    asked = folded.question.spec["scope"] if folded.question else ""
-    return bool(asked) and asked in caller.scopes and not owner_only
-
-
-def _has_answered(folded: FoldedTask, caller: Caller, tenant: str, message: Message) -> bool:
-    """Whether this message is an answer that was taken before: who sends it again may no longer see the task."""
-    return folded.meta["tenant"] == tenant and any(
-        step.kind == ASK
-        and step.done
-        and step.value[0] == caller.subject
-        and Message.FromString(step.value[1]).message_id == message.message_id
-        for step in folded.steps.values()
-    )
-
-
-def _fits(skill: Skill, message: Message) -> bool:
-    if skill.input is str:
-        return bool(binding.text_of(message))
-    offered = binding.raw_input(skill, message)
-    if not offered:
-        return False
-    try:
-        binding.validate(skill, offered)
-    except ValidationError as error:
-        return bool(binding.missing(error))
-    return True
-
-
-def _shown(config: TaskPushNotificationConfig) -> TaskPushNotificationConfig:
-    """A configuration as reads give it: without its credentials."""
-    shown = TaskPushNotificationConfig()
-    shown.CopyFrom(config)
-    shown.ClearField("token")
-    shown.authentication.ClearField("credentials")
-    if not config.HasField("authentication"):
-        shown.ClearField("authentication")
-    return shown
-
-
-class _AsA2AErrors:
-    """Our errors as A2A errors; what isn't foreseen is logged, and told without details."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        match error:
-            case None | A2AError():
-                return
-            case DifferentMessage():
-                raise InvalidParamsError(str(error)) from None
-            case TaskEnded() | TaskExpired():
-                raise UnsupportedOperationError(str(error)) from None
-            case LogBroken() | TaskConflict():
-                log.error("a task can't be served", exc_info=error)
-                raise Unavailable("this task can't be served here now; the agent's log says why") from error
-            case StoreUnavailable():
-                raise Unavailable(str(error)) from None
-            case Exception():
-                log.error("a request failed unexpectedly", exc_info=error)
-                raise InternalError("this failed unexpectedly; the agent's log has the details") from None
-
-
-_as_a2a_errors = _AsA2AErrors()
-"""One for all: it keeps nothing."""
