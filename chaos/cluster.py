@@ -12,7 +12,7 @@ import httpx
 
 from chaos import servers
 from sidecard.tasks.entry import Entry, log_key
-from sidecard.tasks.state import TERMINAL
+from sidecard.tasks.states import TERMINAL
 from sidecard.tasks.store import DaprStateStore
 
 READ = 16

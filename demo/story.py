@@ -10,7 +10,7 @@ from sidecard.cli.project import Project
 from sidecard.cli.system import System
 from sidecard.extension import Asked
 from sidecard.tasks.binding import data_of, text_of
-from sidecard.tasks.state import state_name
+from sidecard.tasks.states import state_name
 
 TRIP = (
     "Book me a flight from London to Lisbon on 3 March for Ada Lovelace and file the 180 EUR hotel receipt from "

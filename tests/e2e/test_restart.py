@@ -8,7 +8,7 @@ from a2a.types import Message, TaskState
 
 from sidecard.cli.client import AgentClient
 from sidecard.tasks.binding import data_of
-from sidecard.tasks.state import TERMINAL
+from sidecard.tasks.states import TERMINAL
 
 S = TaskState
 RECEIPT = "File the 1,800 EUR hotel receipt from Hotel Avenida"

@@ -29,7 +29,7 @@ from sidecard.error_answers import refusal_of, words_of
 from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
 from sidecard.refusals import Unavailable
 from sidecard.registry import Registry
-from sidecard.tasks.state import INTERRUPTED, TERMINAL
+from sidecard.tasks.states import INTERRUPTED, TERMINAL
 from sidecard.trust import TrustStore
 
 VERIFIED_SECONDS = 30.0

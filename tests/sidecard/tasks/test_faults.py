@@ -16,7 +16,7 @@ from sidecard.tasks import slots
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.loading import load
 from sidecard.tasks.slots import Slot
-from sidecard.tasks.state import TERMINAL, state_name
+from sidecard.tasks.states import TERMINAL, state_name
 from sidecard.testing import KEY, FakeAgents, FakeWebhooks, MemoryStore, caller, ended, message
 from tests.sidecard.tasks.shop import Receipt, Shop, answer, idle, send, until
 

@@ -5,7 +5,7 @@ import json
 import random
 
 import pytest
-from a2a.types import TaskPushNotificationConfig, TaskState
+from a2a.types import Artifact, Part, TaskPushNotificationConfig, TaskState
 
 from sidecard.egress import Destinations
 from sidecard.push import Outcome, Webhooks
@@ -385,7 +385,16 @@ async def test_an_entry_that_is_written_while_the_last_one_is_settled_stays_due(
         for task_id in tasks:
             async with engine.borrow(task_id) as live:
                 for _ in range(5):
-                    live.append(live.status(S.TASK_STATE_INPUT_REQUIRED))
+                    live.append(
+                        [
+                            "artifact",
+                            Artifact(artifact_id="a", parts=[Part(text="x")]).SerializeToString(),
+                            False,
+                            True,
+                            "",
+                            0,
+                        ]
+                    )
                     await asyncio.sleep(0)
                     assert task_id in engine.journal.slot.outbox.all or live._pending or task_id in engine.outbox._mail
                 await live.stored()

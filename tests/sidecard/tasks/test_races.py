@@ -13,7 +13,7 @@ from sidecard.tasks import run as run_module
 from sidecard.tasks.entry import Entry, log_key
 from sidecard.tasks.live import TaskEnded
 from sidecard.tasks.loading import load
-from sidecard.tasks.state import INTERRUPTED, TERMINAL
+from sidecard.tasks.states import INTERRUPTED, TERMINAL
 from sidecard.testing import FakeAgents, MemoryStore, caller, ended, started
 from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, said, send, settled, ticks, until
 from tests.sidecard.tasks.test_faults import KINDS, Job, records

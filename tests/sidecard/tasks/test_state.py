@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecard.tasks.entry import Entry
-from sidecard.tasks.state import ASK, ENDS, TERMINAL, FoldedTask
+from sidecard.tasks.state import ASK, ENDS, FoldedTask
+from sidecard.tasks.states import TERMINAL
 
 S = TaskState
 META = {

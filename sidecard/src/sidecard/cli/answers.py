@@ -12,7 +12,7 @@ from sidecard.cli.project import Project
 from sidecard.cli.way import DESK
 from sidecard.errors import ConfigurationError
 from sidecard.extension import Asked
-from sidecard.tasks.state import INTERRUPTED
+from sidecard.tasks.states import INTERRUPTED
 
 
 def how_to_answer(project: Project, agent: str, task: Task, caller: str = "", tenant: str = "") -> str:

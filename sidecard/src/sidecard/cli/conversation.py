@@ -17,7 +17,7 @@ from sidecard.cli.way import DESK
 from sidecard.errors import ConfigurationError, SidecardError
 from sidecard.refusals import Forbidden, Unauthenticated
 from sidecard.settings import Settings
-from sidecard.tasks.state import INTERRUPTED, TERMINAL, state_name
+from sidecard.tasks.states import INTERRUPTED, TERMINAL, state_name
 
 ENDED_BADLY = 1
 NOT_DONE = 2

@@ -2,7 +2,7 @@
 
 from a2a.types import StreamResponse, Task, TaskState
 
-from sidecard.tasks.state import INTERRUPTED, TERMINAL
+from sidecard.tasks.states import INTERRUPTED, TERMINAL
 
 
 def task_id_of(event: StreamResponse) -> str:

@@ -12,7 +12,8 @@ from google.protobuf.json_format import MessageToDict
 from sidecard.cli.show import one_line, plain
 from sidecard.tasks.binding import data_of, text_of
 from sidecard.tasks.entry import Record
-from sidecard.tasks.state import iso, state_name
+from sidecard.tasks.state import iso
+from sidecard.tasks.states import state_name
 from sidecard.tasks.tree import Logged
 
 SHOWN = 140

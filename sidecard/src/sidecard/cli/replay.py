@@ -32,7 +32,7 @@ def replay(
     from sidecard.cli.project import Project
     from sidecard.cli.stores import newest_task, no_task, stores
     from sidecard.tasks.replay import replay as replayed
-    from sidecard.tasks.state import state_name
+    from sidecard.tasks.states import state_name
 
     console = Console(as_json=as_json)
     project = Project()

@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from sidecard.extension import Asked
 from sidecard.tasks.binding import text_of
-from sidecard.tasks.state import INTERRUPTED, TERMINAL, state_name
+from sidecard.tasks.states import INTERRUPTED, TERMINAL, state_name
 from sidecard.trust import VerifiedCard
 
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they can make a line read as another one

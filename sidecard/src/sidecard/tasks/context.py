@@ -23,7 +23,8 @@ from sidecard.tasks.group import Group
 from sidecard.tasks.recording import codec_of, fingerprint_of
 from sidecard.tasks.results import Answer, Delegated
 from sidecard.tasks.run import OutcomeUnknown, Run
-from sidecard.tasks.state import ASK, INTERRUPTED, Step, state_name
+from sidecard.tasks.state import ASK, Step
+from sidecard.tasks.states import INTERRUPTED, state_name
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)

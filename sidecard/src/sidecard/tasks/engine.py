@@ -28,7 +28,8 @@ from sidecard.tasks.replicas import Replicas
 from sidecard.tasks.retention import Keep, Retention
 from sidecard.tasks.runner import Runner
 from sidecard.tasks.slots import Slot
-from sidecard.tasks.state import HELD, state_name
+from sidecard.tasks.state import HELD
+from sidecard.tasks.states import state_name
 from sidecard.tasks.store import StateStore, prove
 from sidecard.tasks.tail import Tail
 from sidecard.tasks.tombstone import TaskExpired, Tombstone

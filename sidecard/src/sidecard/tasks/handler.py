@@ -49,7 +49,8 @@ from sidecard.tasks.events import Event, read_place
 from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.rights import caller_of, check_may_answer, has_answered, may_see, tenant_of
-from sidecard.tasks.state import Place, state_name
+from sidecard.tasks.state import Place
+from sidecard.tasks.states import state_name
 from sidecard.validation import explain
 
 log = logging.getLogger("sidecard.tasks")

@@ -16,7 +16,8 @@ from sidecard.tasks.index import Line
 from sidecard.tasks.journal import Append, Journal, patiently
 from sidecard.tasks.loading import READ_AHEAD, catch_up
 from sidecard.tasks.pending import Pending, size_of
-from sidecard.tasks.state import ENDS, INTERRUPTED, TAKEN, TERMINAL, FoldedTask, Place, Question, Step
+from sidecard.tasks.state import ENDS, TAKEN, FoldedTask, Place, Question, Step
+from sidecard.tasks.states import INTERRUPTED, TERMINAL, check_move
 
 if TYPE_CHECKING:
     from sidecard.tasks.run import Run
@@ -135,16 +136,27 @@ class Live:
     # -- appending ----------------------------------------------------------------------------------------------------
 
     def append(self, *records: Record) -> None:
-        """Take records into one entry, together. Raises TaskEnded after a terminal status, TooLarge, TaskConflict."""
+        """Take records into one entry, together.
+
+        Raises TaskEnded after a terminal status, TooLarge, IllegalMove, TaskConflict.
+        """
         if self.lost is not None:
             raise TaskConflict(f"task {self.task_id} is run elsewhere now, or could not be stored")
         if self.ended:
             raise TaskEnded(f"task {self.task_id} has ended")
         size = self._pending.check(records)
+        self._check_moves(records)
         self._anticipate(records)
         self._pending.add(records, size)
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush(), name=f"flush {self.task_id}")
+
+    def _check_moves(self, records: tuple[Record, ...]) -> None:
+        state = self.state
+        for record in records:
+            if record[0] == "status":
+                check_move(state, record[2])
+                state = record[2]
 
     def _anticipate(self, records: tuple[Record, ...] | list[Record]) -> None:
         """Let appended records take part in decisions before they are stored."""

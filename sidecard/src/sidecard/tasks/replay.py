@@ -15,7 +15,8 @@ from sidecard.tasks.journal import Journal
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.run import STOP_SECONDS, Branch, OutcomeUnknown, Run, StepMismatch
 from sidecard.tasks.runner import Runner
-from sidecard.tasks.state import EVENTS, TERMINAL, FoldedTask, Step, state_name
+from sidecard.tasks.state import EVENTS, FoldedTask, Step
+from sidecard.tasks.states import TERMINAL, state_name
 from sidecard.tasks.store import StateStore
 
 T = TypeVar("T")

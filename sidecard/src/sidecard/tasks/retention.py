@@ -19,7 +19,8 @@ from sidecard.tasks.index import Line, OwnerList, Trim
 from sidecard.tasks.journal import Journal
 from sidecard.tasks.loading import catch_up
 from sidecard.tasks.slots import SEALED, Owner, Slot, Sweep
-from sidecard.tasks.state import TERMINAL, FoldedTask
+from sidecard.tasks.state import FoldedTask
+from sidecard.tasks.states import TERMINAL
 from sidecard.tasks.store import StateStore
 from sidecard.tasks.tombstone import Tombstone
 

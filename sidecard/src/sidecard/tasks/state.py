@@ -5,21 +5,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgpack
-from a2a.types import Artifact, Message, TaskPushNotificationConfig, TaskState, TaskStatus
+from a2a.types import Artifact, Message, TaskPushNotificationConfig, TaskStatus
 from a2a.types import Task as A2ATask
 
 from sidecard.errors import LogBroken
 from sidecard.tasks.entry import Entry, Record
-
-TERMINAL = frozenset(
-    {
-        TaskState.TASK_STATE_COMPLETED,
-        TaskState.TASK_STATE_FAILED,
-        TaskState.TASK_STATE_CANCELED,
-        TaskState.TASK_STATE_REJECTED,
-    }
-)
-INTERRUPTED = frozenset({TaskState.TASK_STATE_INPUT_REQUIRED, TaskState.TASK_STATE_AUTH_REQUIRED})
+from sidecard.tasks.states import TERMINAL
 
 ASK = "ask"
 """The kind of step that only a person ends."""
@@ -33,11 +24,6 @@ TAKEN, DIED, HELD, ALONE = "taken", "died", "held", "alone"
 may be what its owners die of, and later run ALONE of its kind."""
 PROGRESS = ENDS | {"begun", "artifact", "child", "question"}
 """Records that a run makes when it gets further than the runs before."""
-
-
-def state_name(state: int) -> str:
-    """COMPLETED for TASK_STATE_COMPLETED: the short name used in metrics and messages."""
-    return TaskState.Name(state).removeprefix("TASK_STATE_")
 
 
 @dataclass(slots=True)

@@ -12,7 +12,8 @@ from sidecard.errors import AgentUnavailable, SidecardError, StoreUnavailable
 from sidecard.tasks.live import Live
 from sidecard.tasks.lives import Lives
 from sidecard.tasks.run import EVICT_SECONDS
-from sidecard.tasks.state import TERMINAL, Child, Step
+from sidecard.tasks.state import Child, Step
+from sidecard.tasks.states import TERMINAL
 
 log = logging.getLogger("sidecard.tasks")
 
