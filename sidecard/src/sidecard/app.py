@@ -168,6 +168,7 @@ class Service:
             sender=self._webhooks,
             tries=settings.task_tries,
             keep=Keep(settings.retention_days, settings.deduplication_hours),
+            runs={"tenant": settings.tenant_runs, "replica": settings.runs},
         )
         await self._patiently(engine.start)
         stack.push_async_callback(engine.stop)

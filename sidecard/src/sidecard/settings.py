@@ -47,6 +47,15 @@ class Settings(BaseSettings):
         validation_alias="SIDECARD_TASK_TRIES",
         description="Deaths of its process without any progress after which a task is given up.",
     )
+    runs: int = Field(
+        default=1_000, ge=1, validation_alias="SIDECARD_RUNS", description="Skills that run at once; others wait."
+    )
+    tenant_runs: int = Field(
+        default=500,
+        ge=1,
+        validation_alias="SIDECARD_TENANT_RUNS",
+        description="Of those, for one tenant: so that no tenant takes every place. Below SIDECARD_RUNS.",
+    )
     max_body_bytes: int = Field(default=4_194_304, ge=1_024, validation_alias="SIDECARD_MAX_BODY_BYTES")
     retention_days: float = Field(
         default=30.0,

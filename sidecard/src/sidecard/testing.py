@@ -43,6 +43,8 @@ from sidecard.tasks import binding
 from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.engine import Engine, system_clock
 from sidecard.tasks.handler import DurableRequestHandler
+from sidecard.tasks.runner import RUNS
+from sidecard.tasks.turns import Limits
 from sidecard.tasks.watch import Delegator
 from sidecard.telemetry import Telemetry
 
@@ -188,10 +190,12 @@ async def started(
     *,
     webhooks: Webhooks | None = None,
     backoff: Backoff | None = None,
+    runs: Limits = RUNS,
 ) -> AsyncIterator[Engine]:
     """An engine of this agent on a store; leaving the block is like stopping the process.
 
     `agents` are the others: FakeAgents, or whatever follows and cancels as they do.
+    `runs` says how many skills may run at once.
     """
     engine = Engine(
         agent,
@@ -201,6 +205,7 @@ async def started(
         scopes_of=lambda _: agent.scopes,
         sender=webhooks,
         backoff=backoff,
+        runs=runs,
     )
     await engine.start()
     try:

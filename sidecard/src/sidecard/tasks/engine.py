@@ -26,13 +26,14 @@ from sidecard.tasks.lives import Lives
 from sidecard.tasks.outbox import Outbox, Sender
 from sidecard.tasks.replicas import Replicas
 from sidecard.tasks.retention import Keep, Retention
-from sidecard.tasks.runner import Runner
+from sidecard.tasks.runner import RUNS, Runner
 from sidecard.tasks.slots import Slot
 from sidecard.tasks.state import HELD
 from sidecard.tasks.states import state_name
 from sidecard.tasks.store import StateStore, prove
 from sidecard.tasks.tail import Tail
 from sidecard.tasks.tombstone import TaskExpired, Tombstone
+from sidecard.tasks.turns import Limits
 from sidecard.tasks.watch import Delegator, Watches
 from sidecard.telemetry import TaskMetrics, WebhookMetrics, current_traceparent
 
@@ -76,11 +77,13 @@ class Engine:
         clock: Callable[[], int] = system_clock,
         tries: int = 3,
         keep: Keep | None = None,
+        runs: Limits = RUNS,
     ) -> None:
         """`task_id_key` makes task ids unguessable and repeatable; it must never change while tasks are remembered.
 
         Without a `sender` no webhook is told anything; what is due then waits. `clock` gives UTC in milliseconds; after
-        `tries` deaths of its process without any progress a task is given up. `keep` says when what has ended expires.
+        `tries` deaths of its process without any progress a task is given up. `keep` says when what has ended expires,
+        `runs` how many skills may run at once.
         """
         self.keep = keep or Keep()
         self._clock = clock
@@ -100,7 +103,7 @@ class Engine:
         self._tail = Tail(store, self._lives)
         self._key = task_id_key
         self._watches = Watches(self._lives, delegator, self._in_background)
-        self._runner = Runner(agent, self._watches, scopes_of, self._again)
+        self._runner = Runner(agent, self._watches, scopes_of, self._again, runs)
         self._metrics = TaskMetrics(agent.name)
         self.outbox: Outbox | None = None
         if sender is not None:

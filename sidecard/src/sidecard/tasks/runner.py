@@ -15,28 +15,42 @@ from sidecard.tasks import binding
 from sidecard.tasks.context import Rejected, Task
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.run import Run, StepMismatch, Watcher
+from sidecard.tasks.state import ALONE
+from sidecard.tasks.turns import Limits, Turns
 from sidecard.telemetry import continue_trace, span
 from sidecard.validation import explain
 
 log = logging.getLogger("sidecard.tasks")
 
+RUNS: Limits = {"tenant": 500, "replica": 1_000}
+"""Skills running at once: for one tenant, in all. Those that wait for a person or sleep for long are not running."""
+
 
 class Runner:
-    """Runs skills over their recorded steps. `again` is told of a task whose run should be tried again later."""
+    """Runs skills over their recorded steps, so many at once; the others wait, stored and listed, in order of arrival.
+
+    `again` is told of a task whose run should be tried again later.
+    """
 
     def __init__(
-        self, agent: Agent, watches: Watcher, scopes_of: Callable[[str], frozenset[str]], again: Callable[[Live], None]
+        self,
+        agent: Agent,
+        watches: Watcher,
+        scopes_of: Callable[[str], frozenset[str]],
+        again: Callable[[Live], None],
+        runs: Limits = RUNS,
     ) -> None:
         self._agent = agent
         self._watches = watches
         self._scopes_of = scopes_of
         self._again = again
+        self._turns = Turns(runs)
 
     def start(self, live: Live, first: Message | None = None) -> "asyncio.Task[None]":
         """Let the skill of a task run; `first` is the message of a task that isn't stored yet."""
         live.stalled = None
         live.run = Run(live, self._watches)
-        return live.run.start(self.execute(live, live.run, first))
+        return live.run.start(self._in_turn(live, live.run, first))
 
     async def end(self, live: Live, state: int, reason: str) -> None:
         """End a task that has not ended, once everything delegated from it is told."""
@@ -45,6 +59,13 @@ class Runner:
         message = binding.agent_says(reason, f"{live.task_id}:end", task_id=live.task_id, context_id=context)
         with contextlib.suppress(TaskEnded):
             live.append(live.status(state, message.SerializeToString()))
+
+    async def _in_turn(self, live: Live, run: Run, first: Message | None) -> None:
+        if live.folded.lease == ALONE:  # others wait for this one already
+            await self.execute(live, run, first)
+        else:
+            async with self._turns.turn(tenant=live.meta["tenant"], replica=""):
+                await self.execute(live, run, first)
 
     async def execute(self, live: Live, run: Run, first: Message | None = None) -> None:
         """One pass of a task's skill, and what becomes of the task by it."""

@@ -1,0 +1,123 @@
+"""How many skills run at once, and whose."""
+
+import asyncio
+
+import pytest
+from a2a.types import TaskState
+
+from sidecard.tasks import run as run_module
+from sidecard.tasks.state import ALONE
+from sidecard.testing import FakeAgents, MemoryStore, caller, ended, message, started
+from tests.sidecard.tasks.shop import Receipt, Shop, answer, idle, said, send, settled, ticks, until
+
+S = TaskState
+
+
+async def begin(engine, shop, skill, message_id, tenant):
+    return await engine.create(
+        caller(shop.agent), tenant, shop.skill(skill), message("", message_id, data={"what": "hat"})
+    )
+
+
+async def test_one_tenant_can_not_crowd_out_another():
+    """With more tasks than it may run at once it waits for its own, and another's runs at once; all end."""
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store, runs={"tenant": 2, "replica": 3}) as engine:
+        crowd = [await begin(engine, shop, "slow", f"m{n}", "crowd") for n in range(10)]
+        await ticks(50)
+        assert shop.runs == 2
+        assert engine.journal.slot.todo.all == set(crowd), "who waits is stored and listed"
+        other = await begin(engine, shop, "buy", "m", "other")
+        assert said(await settled(engine, other)) == "paid"
+        shop.gate.set()
+        for task_id in crowd:
+            assert said(await settled(engine, task_id)) == "at last"
+        await idle(engine)
+        assert not engine._runner._turns._places
+
+
+async def test_all_tenants_together_are_bounded_too():
+    """Many tenants, each within its share."""
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store, runs={"tenant": 2, "replica": 3}) as engine:
+        tasks = [await begin(engine, shop, "slow", f"m{n}", f"tenant {n}") for n in range(10)]
+        await ticks(50)
+        assert shop.runs == 3
+        shop.gate.set()
+        for task_id in tasks:
+            assert said(await settled(engine, task_id)) == "at last"
+
+
+async def test_what_a_restart_takes_up_is_bounded_as_well():
+    """A dead process's tasks don't all run at once, however many they are."""
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store) as engine:
+        tasks = [await begin(engine, shop, "slow", f"m{n}", f"tenant {n}") for n in range(30)]
+        await until(lambda: shop.runs == 30)
+    again = Shop()
+    async with started(again.agent, store, runs={"tenant": 2, "replica": 4}) as engine:
+        await until(lambda: again.runs == 4)
+        await ticks(200)
+        assert again.runs == 4
+        again.gate.set()
+        for task_id in tasks:
+            assert said(await settled(engine, task_id)) == "at last"
+
+
+async def test_an_idempotent_task_that_has_to_wait_is_stored_meanwhile():
+    """Its caller has an id; it runs when there is a place."""
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store, runs={"tenant": 1, "replica": 1}) as engine:
+        slow = await begin(engine, shop, "slow", "m1", "")
+        waiting = await begin(engine, shop, "look", "m2", "")
+        async with engine.borrow(waiting) as live:
+            assert live.folded.state == S.TASK_STATE_SUBMITTED
+        shop.gate.set()
+        assert said(await settled(engine, waiting)) == "1 hat"
+        await settled(engine, slow)
+
+
+async def test_a_task_that_waits_for_its_turn_can_be_canceled():
+    """At once, its skill never runs, and it gives no place back that it never had."""
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store, runs={"tenant": 1, "replica": 1}) as engine:
+        first, second, third = [await begin(engine, shop, "slow", f"m{n}", "") for n in range(3)]
+        await ticks(20)
+        async with engine.borrow(second) as live:
+            await asyncio.wait_for(engine.cancel(live, caller(shop.agent)), 5)
+            assert live.folded.state == S.TASK_STATE_CANCELED
+        await ticks(20)
+        assert shop.runs == 1
+        shop.gate.set()
+        assert said(await settled(engine, first)) == said(await settled(engine, third)) == "at last"
+        assert shop.runs == 2
+
+
+@pytest.mark.parametrize("skill", ["choose", "through"])
+async def test_who_only_waits_takes_no_place_for_long(skill, monkeypatch):
+    """For a person, or for another agent's task: so agents that call each other never wait for each other's places."""
+    monkeypatch.setattr(run_module, "EVICT_SECONDS", 0.01)
+    shop, store = Shop(), MemoryStore()
+    agents = FakeAgents({"maker": [ended("t9", Receipt(said="a hat"))]}, hold=asyncio.Event())
+    async with started(shop.agent, store, agents, runs={"tenant": 1, "replica": 1}) as engine:
+        waits = await send(engine, shop, skill, "m1")
+        assert said(await settled(engine, await send(engine, shop, "buy", "m2"))) == "paid"
+        agents.hold.set()
+        if skill == "choose":
+            await answer(engine, shop, waits, "red")
+        assert said(await settled(engine, waits)) == ("r by ada" if skill == "choose" else "made: a hat")
+
+
+async def test_a_task_that_is_to_run_alone_waits_for_nobody():
+    """Whoever runs it alone watches it meanwhile; it must not stand in line then."""
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store, runs={"tenant": 1, "replica": 1}) as engine:
+        await send(engine, shop, "slow", "m1")
+        await until(lambda: shop.runs)
+        suspect = await send(engine, shop, "slow", "m2")
+        async with engine.borrow(suspect) as live:
+            live.run.abandon()
+            live.append(["lease", live.replica, ALONE])
+            await live.stored()
+            engine._move_on(live)
+            await until(lambda: shop.runs == 2)
