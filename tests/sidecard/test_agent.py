@@ -174,3 +174,44 @@ def test_two_skills_of_one_name_are_refused():
     with pytest.raises(ConfigurationError, match="shop has two skills named look: rename one"):
         agent.skill(scope="other", idempotent=True)(look)
     assert agent.skills["look"].scope == "look"
+
+
+def test_a_former_version_is_kept_for_the_tasks_that_began_with_it():
+    """It is no skill of its own: nobody is shown it, and it grants nothing."""
+    agent = shop()
+
+    async def look(order: Order, task: Task) -> Order:
+        """Look."""
+        return order
+
+    async def look_1(order: Order, task: Task) -> Order:
+        return order
+
+    assert agent.former("look", version="1")(look_1) is look_1
+    agent.skill(scope="look", idempotent=True, version="2")(look)
+    assert agent.skill_of("look", "1").function is look_1
+    for version in ("2", "0"):
+        assert agent.skill_of("look", version) is agent.skills["look"]
+    assert agent.skill_of("gaze", "1") is None
+    assert list(agent.skills) == ["look"]
+    assert agent.scopes == {"look", "approve"}
+
+
+def test_each_version_of_a_skill_has_its_own_name():
+    """Whichever was declared first: a task must not find two functions that it may have begun with."""
+    agent = shop()
+
+    async def look(order: Order, task: Task) -> Order:
+        """Look."""
+        return order
+
+    agent.former("look", version="1")(look)
+    with pytest.raises(ConfigurationError, match="two versions '1' of look"):
+        agent.former("look", version="1")(look)
+    with pytest.raises(ConfigurationError, match="look needs another version than '1'"):
+        agent.skill(scope="look", idempotent=True)(look)
+    agent.skill(scope="look", idempotent=True, version="2")(look)
+    with pytest.raises(ConfigurationError, match="two versions '2' of look"):
+        agent.former("look", version="2")(look)
+    with pytest.raises(ConfigurationError, match="can't be a skill"):
+        agent.former("look", version="0")(lambda: None)

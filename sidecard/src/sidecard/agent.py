@@ -58,6 +58,8 @@ class Agent:
     publisher_url: str = ""
     asks: tuple[str, ...] = ()
     skills: dict[str, Skill] = field(default_factory=dict)
+    formers: dict[tuple[str, str], Skill] = field(default_factory=dict)
+    """Former versions of skills, by id and version: only tasks that began with them run them."""
 
     def skill(
         self,
@@ -83,6 +85,8 @@ class Agent:
                 raise ConfigurationError(f"{skill_id} needs a docstring: other agents' models choose the skill by it")
             if skill_id in self.skills:
                 raise ConfigurationError(f"{self.name} has two skills named {skill_id}: rename one")
+            if (skill_id, version) in self.formers:
+                raise ConfigurationError(f"{skill_id} needs another version than {version!r}, which is a former one")
             self.skills[skill_id] = Skill(
                 id=skill_id,
                 function=function,
@@ -98,6 +102,41 @@ class Agent:
             return function
 
         return register
+
+    def former(
+        self, skill: str, *, version: str
+    ) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
+        """Keep a former version of a skill, under any function name, for the tasks that began with it.
+
+        They go on over their recorded steps as they began; new tasks have the present version, which is another one.
+        Without it they run the present version, and are stopped where they are when that takes another way.
+
+        Raises ConfigurationError for a function that can't be a skill.
+        """
+
+        def register(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+            given, output = _signature(function)
+            if (skill, version) in self.formers or (skill in self.skills and self.skills[skill].version == version):
+                raise ConfigurationError(
+                    f"{self.name} has two versions {version!r} of {skill}: give one another version"
+                )
+            self.formers[skill, version] = Skill(
+                id=skill,
+                function=function,
+                description="",
+                scope="",
+                idempotent=False,
+                input=given,
+                output=output,
+                version=version,
+            )
+            return function
+
+        return register
+
+    def skill_of(self, skill: str, version: str) -> Skill | None:
+        """What runs a task that began with that version: it, if it is kept, else the present one."""
+        return self.formers.get((skill, version)) or self.skills.get(skill)
 
     @property
     def scopes(self) -> frozenset[str]:

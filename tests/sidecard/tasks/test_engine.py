@@ -350,28 +350,75 @@ async def test_another_task_id_key_refuses_to_start():
         await engine.start()
 
 
+def changed_shop(**former):
+    """A shop whose skill `choose` takes another way now; `former` is what it keeps of it."""
+    changed = Shop()
+    before = changed.agent.skills.pop("choose")
+
+    @changed.agent.skill(scope="choose", idempotent=False, version="2")
+    async def choose(order: Order, task: Task) -> Receipt:
+        """Another way."""
+        await task.random()
+        return Receipt(said="no questions")
+
+    if former:
+        changed.agent.former("choose", **former)(before.function)
+    return changed
+
+
 async def test_a_changed_skill_stops_its_task_instead_of_ending_it(caplog):
-    """A run that meets another step than the recorded one parks the task and says so."""
+    """A run that meets another step than the recorded one parks the task and says so; a start that fits goes on."""
     shop, store = Shop(), MemoryStore()
     async with started(shop.agent, store) as engine:
         task_id = await send(engine, shop, "choose")
         await settled(engine, task_id)
+    changed = changed_shop()
+    async with started(changed.agent, store) as engine:
+        await answer(engine, changed, task_id, "red")
+        async with engine.borrow(task_id) as live:
+            await until(lambda: not live.run)
+            await live.stored()
+            assert live.folded.state == S.TASK_STATE_WORKING
+    assert "stopped where it is" in caplog.text
+    async with started(shop.agent, store) as engine:
+        assert said(await settled(engine, task_id)) == "r by ada"
 
+
+async def test_a_step_with_other_arguments_stops_its_task_too():
+    """A question with other words is another question: its answer is not taken for this one's."""
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store) as engine:
+        task_id = await send(engine, shop, "choose")
+        await settled(engine, task_id)
     changed = Shop()
     del changed.agent.skills["choose"]
 
     @changed.agent.skill(scope="choose", idempotent=False)
     async def choose(order: Order, task: Task) -> Receipt:
-        """Another way."""
-        await task.random()
-        return Receipt(said="no")
+        """The same steps in other words."""
+        await task.progress("thinking")
+        await task.now()
+        return Receipt(said=(await task.ask("Which size?", options={"r": "red"})).text)
 
     async with started(changed.agent, store) as engine:
         await answer(engine, changed, task_id, "red")
         async with engine.borrow(task_id) as live:
             await until(lambda: not live.run)
+            await live.stored()
             assert live.folded.state == S.TASK_STATE_WORKING
-    assert "stopped where it is" in caplog.text
+
+
+async def test_a_task_goes_on_with_the_version_of_its_skill_that_it_began_with():
+    """As long as that is kept; new tasks have the present one."""
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store) as engine:
+        task_id = await send(engine, shop, "choose")
+        await settled(engine, task_id)
+    changed = changed_shop(version="1")
+    async with started(changed.agent, store) as engine:
+        await answer(engine, changed, task_id, "red")
+        assert said(await settled(engine, task_id)) == "r by ada"
+        assert said(await settled(engine, await send(engine, changed, "choose", "m2"))) == "no questions"
 
 
 class Fare(BaseModel):

@@ -70,7 +70,7 @@ class Runner:
     async def execute(self, live: Live, run: Run, first: Message | None = None) -> None:
         """One pass of a task's skill, and what becomes of the task by it."""
         name = live.meta["skill"]
-        skill = self._agent.skills.get(name)
+        skill = self._agent.skill_of(name, live.meta["version"])
         with continue_trace(live.meta["trace"]), span(f"task run {name}", task_id=live.task_id):
             try:
                 if skill is None:
