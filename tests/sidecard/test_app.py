@@ -214,6 +214,7 @@ async def test_an_app_without_a_token_believes_no_sidecar(project, store, listen
         ("shop", "api-keys", '["hush"]', "secret api-keys is not a JSON object"),
         ("shop", "task-id-key", "0123hush", "secret task-id-key is not 16 bytes.*run `sidecard bootstrap`"),
         ("shop", "task-id-key", "", "secret task-id-key is not 16 bytes"),
+        ("shop", "task-id-key", "ab" * 32 + " 0123", "secret task-id-key is not 16 bytes"),
         ("trust", "publishers", "[]", "trust file can't be read.*run `sidecard bootstrap`"),
     ],
 )
@@ -259,6 +260,18 @@ async def test_a_store_of_another_key_stops_it(project, store, listen):
         await until(lambda: service.failure)
         assert "task-id-key is not the one" in str(service.failure)
     assert store.closed
+
+
+async def test_a_replaced_key_is_taken_with_the_former_one_behind_it(project, store, listen):
+    """Two keys in the secret, the present one first; the store then knows the present one."""
+    async with running(await listen(Sidecar().app)) as (service, _):
+        await until(lambda: service.ready)
+    before, sidecar = store.data["task-id-key"], Sidecar()
+    sidecar.secrets["shop"]["task-id-key"] = f"{'cd' * 32} {'ab' * 32}"
+    async with running(await listen(sidecar.app)) as (service, _):
+        await until(lambda: service.ready or service.failure)
+        assert service.ready
+    assert store.data["task-id-key"] != before
 
 
 @pytest.mark.parametrize(

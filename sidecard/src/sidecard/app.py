@@ -151,7 +151,7 @@ class Service:
         async with sidecar_client(settings) as sidecar:
             key = signing_key(await self._secret(sidecar, name, "signing-key"))
             api_keys = _api_keys(await self._secret(sidecar, name, "api-keys"))
-            task_id_key = _task_id_key(await self._secret(sidecar, name, "task-id-key"))
+            task_id_key, *former_keys = _task_id_keys(await self._secret(sidecar, name, "task-id-key"))
             trust = TrustStore.parse(await self._secret(sidecar, "trust", "publishers"))
         token = settings.app_api_token.get_secret_value()
         self._signed = SignedCard(sign(self._public, key))
@@ -163,6 +163,7 @@ class Service:
             self.agent,
             store,
             task_id_key=task_id_key,
+            former_keys=former_keys,
             delegator=Mesh(self._mesh, Registry(self._mesh), trust),
             scopes_of=self.scopes_of,
             sender=self._webhooks,
@@ -246,11 +247,12 @@ def serve_on(
     app.add_middleware(Edge, jsonrpc=JsonRpc(handler), identify=identify, max_body_bytes=max_body_bytes)
 
 
-def _task_id_key(secret: str) -> bytes:
-    """The key in a secret. Raises ConfigurationError, without its content."""
+def _task_id_keys(secret: str) -> list[bytes]:
+    """The keys in a secret, the present one first. Raises ConfigurationError, without its content."""
     with contextlib.suppress(ValueError):
-        if len(key := bytes.fromhex(secret)) >= SHORTEST_KEY:
-            return key
+        keys = [bytes.fromhex(key) for key in secret.split()]
+        if keys and min(map(len, keys)) >= SHORTEST_KEY:
+            return keys
     raise ConfigurationError(
         f"the secret task-id-key is not {SHORTEST_KEY} bytes or more in hexadecimal: restore the one that its tasks "
         "were made with; for a new store, remove it and run `sidecard bootstrap`"

@@ -2,24 +2,21 @@
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
-import msgpack
 from a2a.types import Message, TaskPushNotificationConfig, TaskState
 
 from sidecard.agent import Agent, Skill
 from sidecard.callers import Caller
-from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable, TaskConflict
+from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
 from sidecard.tasks.adoption import Adoption
 from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.entry import Record, log_key
-from sidecard.tasks.identity import DifferentMessage, check_digest, check_same, digest_of
+from sidecard.tasks.identity import DifferentMessage, TaskIds, check_digest, check_same, digest_of
 from sidecard.tasks.journal import Journal, Told, patiently
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.lives import Lives
@@ -70,6 +67,7 @@ class Engine:
         store: StateStore,
         *,
         task_id_key: bytes,
+        former_keys: Sequence[bytes] = (),
         delegator: Delegator,
         scopes_of: Callable[[str], frozenset[str]],
         sender: Sender | None = None,
@@ -79,7 +77,9 @@ class Engine:
         keep: Keep | None = None,
         runs: Limits = RUNS,
     ) -> None:
-        """`task_id_key` makes task ids unguessable and repeatable; it must never change while tasks are remembered.
+        """`task_id_key` makes task ids unguessable and repeatable.
+
+        When it is replaced, the former key goes to `former_keys` for as long as messages may come again.
 
         Without a `sender` no webhook is told anything; what is due then waits. `clock` gives UTC in milliseconds; after
         `tries` deaths of its process without any progress a task is given up. `keep` says when what has ended expires,
@@ -101,7 +101,7 @@ class Engine:
             in_background=self._in_background,
         )
         self._tail = Tail(store, self._lives)
-        self._key = task_id_key
+        self._ids = TaskIds(agent.name, task_id_key, former_keys)
         self._watches = Watches(self._lives, delegator, self._in_background)
         self._runner = Runner(agent, self._watches, scopes_of, self._again, runs)
         self._metrics = TaskMetrics(agent.name)
@@ -125,7 +125,7 @@ class Engine:
         Raises ConfigurationError for a store or key that can't be trusted with tasks, StoreUnavailable.
         """
         await prove(self.store, "state", f"probe:{secrets.token_hex(6)}")
-        await self._check_key()
+        await self._ids.check(self.store)
         await self._join()
 
     async def _join(self) -> None:
@@ -186,23 +186,11 @@ class Engine:
             self._stopping = True
             self.superseded.set()
 
-    async def _check_key(self) -> None:
-        fingerprint = hashlib.sha256(b"task-id-key" + self._key).hexdigest()[:16].encode()
-        with contextlib.suppress(TaskConflict):
-            await self.store.write([("task-id-key", fingerprint)], {})
-        stored = (await self.store.read(["task-id-key"])).get("task-id-key")
-        if stored != fingerprint:
-            raise ConfigurationError(
-                "the secret task-id-key is not the one this state store's tasks were made with; with another key no "
-                "repeated message would be recognised. Restore the old key, or start with an empty store."
-            )
-
     # -- tasks --------------------------------------------------------------------------------------------------------
 
     def task_id(self, tenant: str, owner: str, message_id: str) -> str:
-        """The id of the task that a first message makes: the same for the same message, unguessable for others."""
-        parts = msgpack.packb([self.agent.name, tenant, owner, message_id])
-        return hmac.new(self._key, parts, hashlib.sha256).hexdigest()[:32]
+        """The id of the task that a first message makes."""
+        return self._ids.of(tenant, owner, message_id)
 
     def borrow(self, task_id: str) -> contextlib.AbstractAsyncContextManager[Live | None]:
         """The stored task, kept in memory as long as it is used; None where there is none.
@@ -234,8 +222,11 @@ class Engine:
         Raises DifferentMessage, TaskExpired, StoreUnavailable.
         """
         self._admit()
-        task_id = self.task_id(tenant, caller.name, message.message_id)
         digest = digest_of(message, skill.id)
+        for former_id in self._ids.former(tenant, caller.name, message.message_id):
+            if await self._made_before(former_id, message, digest):
+                return former_id
+        task_id = self.task_id(tenant, caller.name, message.message_id)
         live = await self._lives.find(task_id)
         if live is None:
             live = self._begin(task_id, caller, tenant, skill, message, digest=digest, webhook=webhook)
@@ -246,13 +237,19 @@ class Engine:
                 return task_id
             except TaskConflict:
                 log.debug("task %s was made before", task_id)
+        if not await self._made_before(task_id, message, digest):
+            raise StoreUnavailable("the task could not be stored; send the same message again")
+        return task_id
+
+    async def _made_before(self, task_id: str, message: Message, digest: str) -> bool:
+        """Whether this message made that task before, which then is seen to. Raises DifferentMessage, TaskExpired."""
         async with self.borrow(task_id) as stored:
             if stored is None:
                 await self._check_expired(task_id, message, digest)
-                raise StoreUnavailable("the task could not be stored; send the same message again")
+                return False
             check_same(stored, message, digest)
             await self._rescue(stored)
-        return task_id
+            return True
 
     async def _check_expired(self, task_id: str, message: Message, digest: str) -> None:
         key = log_key(task_id, 1)

@@ -1,12 +1,66 @@
 """When a message is one that was sent before."""
 
+import contextlib
 import hashlib
+import hmac
+from collections.abc import Sequence
 
 import msgpack
 from a2a.types import Message
 
-from sidecard.errors import SidecardError
+from sidecard.errors import ConfigurationError, SidecardError, TaskConflict
 from sidecard.tasks.live import Live
+from sidecard.tasks.store import StateStore
+
+KEY = "task-id-key"
+"""Where the store has the fingerprint of the key that its tasks' ids are made with."""
+
+
+class TaskIds:
+    """Ids of the tasks that first messages make: the same for the same message, unguessable for others.
+
+    While a key is replaced, the `former` ones tell what was made with them before.
+    """
+
+    def __init__(self, agent: str, key: bytes, former: Sequence[bytes] = ()) -> None:
+        self._agent = agent
+        self._key = key
+        self._former = former
+
+    def of(self, tenant: str, owner: str, message_id: str) -> str:
+        """The id of the task that this message makes."""
+        return self._with(self._key, tenant, owner, message_id)
+
+    def former(self, tenant: str, owner: str, message_id: str) -> list[str]:
+        """The ids that it would have had under former keys."""
+        return [self._with(key, tenant, owner, message_id) for key in self._former]
+
+    def _with(self, key: bytes, *named: str) -> str:
+        return hmac.new(key, msgpack.packb([self._agent, *named]), hashlib.sha256).hexdigest()[:32]
+
+    async def check(self, store: StateStore) -> None:
+        """See to it that the store's tasks were made with these keys, and note the present one.
+
+        Raises ConfigurationError when they were made with another, StoreUnavailable.
+        """
+        present, *former = [_fingerprint(key) for key in (self._key, *self._former)]
+        stored = (await store.read([KEY])).get(KEY)
+        if stored is None:
+            with contextlib.suppress(TaskConflict):
+                await store.write([(KEY, present)], {})
+            stored = (await store.read([KEY])).get(KEY)
+        if stored in former:
+            await store.write([], {KEY: present})
+        elif stored != present:
+            raise ConfigurationError(
+                "the secret task-id-key is not the one this state store's tasks were made with; with another key no "
+                "repeated message would be recognised. Put the old key behind the new one (docs/durability.md), "
+                "restore it, or start with an empty store."
+            )
+
+
+def _fingerprint(key: bytes) -> bytes:
+    return hashlib.sha256(b"task-id-key" + key).hexdigest()[:16].encode()
 
 
 class DifferentMessage(SidecardError):
