@@ -2,6 +2,7 @@
 
 import pytest
 
+from sidecard.check import check
 from tests.sidecard.check.conftest import put
 
 STATE = "components/state.yaml"
@@ -48,6 +49,45 @@ def test_a_shared_sqlite_file_is_found(project):
     """Several sidecars on one file lock each other out."""
     project.change(STATE, lambda d: d["spec"]["metadata"][0].update(value="data/state.db"))
     assert project.findings() == [(STATE, "agents share one SQLite file and would lock each other out")]
+
+
+SHARED = "components/postgresql/state.yaml"
+
+
+def set_metadata(name, value):
+    return lambda document: document["spec"]["metadata"].append({"name": name, "value": value})
+
+
+@pytest.mark.parametrize(
+    ("how", "problem"),
+    [
+        (put("spec", "type", value="state.mongodb"), "which is not known to keep what it has acknowledged"),
+        (put("spec", "type", value="state.in-memory"), "which is not known to keep what it has acknowledged"),
+        (set_metadata("ttlInSeconds", "3600"), "lets tasks expire while they still run"),
+        (set_metadata("keyPrefix", "none"), "agents would write into each other's tasks under the key prefix 'none'"),
+        (set_metadata("keyPrefix", "name"), "agents would write into each other's tasks under the key prefix 'name'"),
+        (put("spec", "type", value="state.redis"), "Redis keeps what it has acknowledged only as it is told to"),
+    ],
+)
+def test_a_store_that_does_not_keep_tasks_is_found(project, how, problem):
+    """Of a kind that loses or evicts, that lets keys expire, or in which one agent's keys are another's."""
+    project.change(SHARED, how)
+    assert [(file, problem in found) for file, found in project.findings()] == [(SHARED, True)]
+
+
+@pytest.mark.parametrize("prefix", ["appid", "namespace", "{appID}-v2"])
+def test_a_prefix_that_holds_the_app_id_is_fine(project, prefix):
+    """Each agent's keys are its own."""
+    project.change(SHARED, set_metadata("keyPrefix", prefix))
+    assert project.findings() == []
+
+
+def test_what_redis_must_be_told_is_a_warning(project):
+    """No component shows how the server was started."""
+    project.change(SHARED, put("spec", "type", value="state.redis"))
+    assert [(finding.level, "appendfsync always" in finding.fix) for finding in check(project.root)] == [
+        ("warning", True)
+    ]
 
 
 def test_a_state_store_hidden_from_an_agent_is_found(project):

@@ -5,8 +5,11 @@ from typing import Any
 
 from sidecard.check.estate import Estate, dig
 from sidecard.check.finding import Finding
+from sidecard.tasks.store import KINDS
 
 STATE, SECRETS = "state", "secrets"
+PREFIXES = ("appid", "namespace")
+"""What Dapr's `keyPrefix` may be where agents share a store: each of these holds the app-id."""
 
 
 def check(estate: Estate) -> Iterator[Finding]:
@@ -35,8 +38,24 @@ def _components(estate: Estate) -> Iterator[Finding]:
 def _state(estate: Estate, file: str, document: dict[str, Any]) -> Iterator[Finding]:
     metadata = {item.get("name"): item for item in dig(document, "spec", "metadata") or []}
     connection = metadata.get("connectionString", {})
-    if dig(document, "spec", "type") == "state.sqlite" and "{appID}" not in str(connection.get("value")):
+    kind = dig(document, "spec", "type")
+    if kind not in KINDS:
+        yield Finding(file, f"is {kind}, which is not known to keep what it has acknowledged",
+                      f"use one of {', '.join(KINDS)}")  # fmt: skip
+    if kind == "state.sqlite" and "{appID}" not in str(connection.get("value")):
         yield Finding(file, "agents share one SQLite file and would lock each other out", "put {appID} in its name")
+    if kind == "state.redis":
+        yield Finding(file, "Redis keeps what it has acknowledged only as it is told to, which can't be seen from here",
+                      "run it with appendfsync always and noeviction (docs/durability.md), or use state.postgresql",
+                      "warning")  # fmt: skip
+    if "ttlInSeconds" in metadata:
+        yield Finding(
+            file, "lets tasks expire while they still run", "remove ttlInSeconds: see SIDECARD_RETENTION_DAYS"
+        )
+    prefix = str(metadata.get("keyPrefix", {}).get("value", "appid"))
+    if kind != "state.sqlite" and prefix not in PREFIXES and "{appID}" not in prefix:
+        yield Finding(file, f"agents would write into each other's tasks under the key prefix {prefix!r}",
+                      "remove keyPrefix: Dapr then puts the app-id before each key")  # fmt: skip
     scopes: list[str] = document.get("scopes") or []
     for app in estate.of_kind("agent", "registry") if scopes else ():
         if app.name not in scopes:
