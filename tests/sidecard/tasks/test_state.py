@@ -1,9 +1,11 @@
 """The fold: what lists are told before an entry is stored is what it makes of the task; snapshots lose nothing."""
 
+import pytest
 from a2a.types import Artifact, Message, Part, TaskState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidecard.errors import LogBroken
 from sidecard.tasks.entry import Entry
 from sidecard.tasks.state import ASK, ENDS, FoldedTask
 from sidecard.tasks.states import TERMINAL
@@ -78,6 +80,27 @@ def entries(moves):  # noqa: C901, PLR0912 -- a branch per move
             entry = []
     if entry:
         yield entry
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Entry(b"another's", 2, 9, [["cancel", "o"]]),  # what it follows was lost, or is another log's
+        Entry(b"", 2, 9, [["cancel", "o"]]),
+        Entry(b"mine", 1, 9, [["cancel", "o"]]),  # a former owner's, who did not know that the task had changed hands
+    ],
+)
+def test_an_entry_that_does_not_follow_stops_the_task_and_changes_nothing(wrong):
+    """Each bears the nonce of the one before, and an epoch that never falls: a store that lost writes shows."""
+    folded = FoldedTask()
+    folded.apply(Entry(b"", 1, 1, [["new", META], ["status", 1, S.TASK_STATE_SUBMITTED, b"", "", 0]]))
+    folded.apply(Entry(folded.nonce, 2, 2, [["lease", "r2", "died"]], nonce=b"mine"))
+    before = folded.snapshot()
+    with pytest.raises(LogBroken, match="entry 3 of task t does not follow entry 2"):
+        folded.apply(wrong)
+    assert folded.snapshot() == before
+    folded.apply(Entry(b"mine", 2, 9, [["cancel", "o"]]))
+    assert folded.cancel_by == "o"
 
 
 @settings(max_examples=400, deadline=None)

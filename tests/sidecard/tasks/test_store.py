@@ -1,0 +1,128 @@
+"""The state store behind the sidecar: which ones are trusted, and in what form they are asked."""
+
+from types import SimpleNamespace
+
+import pytest
+from dapr.proto.common.v1 import common_pb2
+
+from sidecard.errors import ConfigurationError, TaskConflict
+from sidecard.tasks.store import KINDS, DaprStateStore, prove
+from sidecard.testing import MemoryStore
+
+FIRST = common_pb2.StateOptions.CONCURRENCY_FIRST_WRITE
+LAST = common_pb2.StateOptions.CONCURRENCY_LAST_WRITE
+
+
+class Sidecar:
+    """What the store sends to its sidecar, and a sidecar with one component."""
+
+    def __init__(self, kind="state.postgresql", name="state"):
+        self.kind, self.name = kind, name
+        self.requests = []
+
+    async def GetMetadata(self, request, **_):  # noqa: N802 -- Dapr's name
+        return SimpleNamespace(registered_components=[SimpleNamespace(name=self.name, type=self.kind)])
+
+    async def ExecuteStateTransaction(self, request, **_):  # noqa: N802
+        self.requests.append(request)
+
+    SaveState = DeleteBulkState = ExecuteStateTransaction
+
+
+@pytest.fixture
+async def over():
+    stores = []
+
+    def make(sidecar):
+        store = DaprStateStore(port=1, token="t")
+        store._stub = sidecar
+        stores.append(store)
+        return store
+
+    yield make
+    for store in stores:
+        await store.close()
+
+
+@pytest.mark.parametrize(("kind", "shared", "atomic"), [(kind, *traits) for kind, traits in KINDS.items()])
+async def test_a_known_store_is_used_as_it_can_be(over, kind, shared, atomic):
+    """SQLite by one replica; PostgreSQL and Redis by many; in transactions where those decide."""
+    store = over(Sidecar(kind))
+    await store.recognise()
+    assert (store.shared, store.atomic) == (shared, atomic)
+    assert KINDS == {
+        "state.sqlite": (False, True),
+        "state.postgresql": (True, True),
+        "state.redis": (True, False),
+    }
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "words"),
+    [
+        (Sidecar("state.in-memory"), "not known to keep what it has acknowledged; use one of"),
+        (Sidecar("state.mongodb"), "state.mongodb"),
+        (Sidecar(name="other"), "no component 'state'"),
+    ],
+)
+async def test_any_other_store_is_refused(over, sidecar, words):
+    """With what to use instead."""
+    with pytest.raises(ConfigurationError, match=words):
+        await over(sidecar).recognise()
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+async def test_a_write_is_asked_for_in_the_form_that_decides(over, atomic):
+    """Creates only if absent, all else plainly, keys in order so that two writers can't wait for each other; no TTL."""
+    sidecar = Sidecar()
+    store = over(sidecar)
+    store.atomic = atomic
+    await store.write([("b", b"2"), ("a", b"1")], {"d": b"4", "c": b"3"}, ["f", "e"])
+    if atomic:
+        (request,) = sidecar.requests
+        operations = [(one.operationType, one.request.key) for one in request.operations]
+        assert operations == [("upsert", key) for key in "abcd"] + [("delete", key) for key in "ef"]
+        items = [one.request for one in request.operations if one.operationType == "upsert"]
+    else:
+        saved, deleted = sidecar.requests
+        items = list(saved.states)
+        assert [item.key for item in items] == list("abcd")
+        assert [item.key for item in deleted.states] == list("ef")
+    assert [(item.key, item.options.concurrency) for item in items] == [
+        ("a", FIRST),
+        ("b", FIRST),
+        ("c", LAST),
+        ("d", LAST),
+    ]
+    assert not any(item.metadata for item in items), "nothing of a task expires by itself"
+    assert {item.options.consistency for item in items} == {common_pb2.StateOptions.CONSISTENCY_STRONG}
+
+
+class Undecided(MemoryStore):
+    """Tells all racing writers that they won; or one that did not; or none."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.asked = 0
+
+    async def write(self, creates, upserts, deletes=()):
+        self.asked += 1
+        if self.how == "all win":
+            self.data.update(creates)
+        elif self.how == "another wins":
+            self.data.setdefault(*creates[0])
+            if self.asked != 2:
+                raise TaskConflict("taken")
+        else:
+            raise TaskConflict("taken")
+
+
+@pytest.mark.parametrize("how", ["all win", "another wins", "nobody wins"])
+async def test_a_store_that_does_not_decide_is_refused(how):
+    """Of writers that race for one key exactly one must win and be there; the message says what to use instead."""
+    with pytest.raises(ConfigurationError, match=r"Use state\.postgresql"):
+        await prove(Undecided(how), "state", "probe")
+    store = MemoryStore()
+    await prove(store, "state", "probe")
+    assert store.data == {}
