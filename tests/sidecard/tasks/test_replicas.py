@@ -115,6 +115,25 @@ async def test_each_replica_has_a_slot_of_its_own_and_a_new_one_takes_a_free_one
     assert three.journal.replica != two.journal.replica
 
 
+async def test_a_sign_of_life_is_one_small_write_and_changes_each_time(cluster):
+    """That is all that an idle replica writes."""
+    one = await cluster.replica(Shop())
+    store, sent, beats = one.store, [], set()
+    write = store.write
+
+    async def watched(creates, upserts, deletes=()):
+        sent.append((list(creates), dict(upserts), list(deletes)))
+        await write(creates, upserts, deletes)
+
+    store.write = watched
+    await until(lambda: len(sent) >= 5)
+    for creates, upserts, deletes in sent:
+        assert (creates, deletes, list(upserts)) == ([], [], ["beat:0"])
+        assert len(upserts["beat:0"]) < 64
+        beats.add(upserts["beat:0"])
+    assert len(beats) == len(sent)
+
+
 async def test_any_replica_reads_answers_and_lists_any_task(cluster):
     """A task that one started another shows, lists and continues; the first one shows how it ends."""
     shop = Shop()
