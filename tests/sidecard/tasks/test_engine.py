@@ -180,6 +180,81 @@ async def test_an_effect_with_unknown_outcome_ends_the_task_and_is_not_repeated(
     assert shop.effects == 1
 
 
+async def test_a_repeatable_effect_is_repeated_under_one_key():
+    """Until its outcome is recorded; another step has another key."""
+    shop, store, hang = Shop(), MemoryStore(), True
+
+    @shop.agent.skill(scope="hang", idempotent=False)
+    async def hang_on(order: Order, task: Task) -> Receipt:
+        """Two effects; the second hangs in its first process."""
+
+        async def effect(key: str) -> str:
+            shop.keys.append(key)
+            if hang and len(shop.keys) == 2:
+                await asyncio.Event().wait()
+            return key
+
+        first = await task.once("first", effect, repeatable=True)
+        return Receipt(said=f"{first} {await task.once('second', effect, repeatable=True)}")
+
+    async with started(shop.agent, store) as engine:
+        task_id = await send(engine, shop, "hang_on")
+        await until(lambda: len(shop.keys) == 2)
+    hang = False
+    async with started(shop.agent, store) as engine:
+        task = await settled(engine, task_id)
+    one, two, again = shop.keys
+    assert one != two
+    assert again == two
+    assert said(task) == f"{one} {two}"
+
+
+async def test_only_an_idempotent_skill_starts_before_its_task_is_stored():
+    """It may run again at any time; any other has not begun while nobody knows whether its task will be."""
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store) as engine:
+        store.down = True
+        slow = asyncio.create_task(send(engine, shop, "slow", "m1"))
+        await asyncio.sleep(0.05)
+        assert shop.runs == 0
+        look = asyncio.create_task(send(engine, shop, "look", "m2"))
+        await until(lambda: shop.runs)
+        await asyncio.sleep(0.05)
+        assert shop.runs == 1
+        store.down = False
+        shop.gate.set()
+        assert said(await settled(engine, await look)) == "1 hat"
+        assert said(await settled(engine, await slow)) == "at last"
+
+
+@pytest.mark.parametrize("how", ["in a group", "beside it"])
+async def test_a_parent_that_fails_cancels_what_it_has_delegated(how):
+    """Nobody would use the result."""
+    shop, store = Shop(), MemoryStore()
+    agents = FakeAgents({"maker": [ended("t9", Receipt(said="a hat"))]}, hold=asyncio.Event())
+
+    @shop.agent.skill(scope="fails", idempotent=False)
+    async def fails(order: Order, task: Task) -> Receipt:
+        """Delegate, and fail meanwhile."""
+        group = task.group()
+        if how == "beside it":
+            group.start(task.delegate("maker", "make", order))
+            await asyncio.wait_for(shop.gate.wait(), 5)
+            raise RuntimeError
+        async with group:
+            group.start(task.delegate("maker", "make", order))
+            await asyncio.wait_for(shop.gate.wait(), 5)
+            raise RuntimeError
+
+    async with started(shop.agent, store, agents) as engine:
+        task_id = await send(engine, shop, "fails")
+        await until(lambda: agents.sent)
+        shop.gate.set()
+        assert (await settled(engine, task_id)).status.state == S.TASK_STATE_FAILED
+        await idle(engine)
+    assert set(agents.canceled) == {("maker", "t9")}
+
+
 async def test_delegation_sends_one_stable_message_and_uses_the_result():
     """The other agent is asked under a messageId that a retry would repeat; its data comes back as a model."""
     shop, store = Shop(), MemoryStore()

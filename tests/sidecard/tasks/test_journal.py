@@ -140,6 +140,10 @@ async def test_what_waits_for_the_store_is_bounded_in_age_and_bytes(store, journ
     await asyncio.gather(*waiting)
     await until(lambda: not journal._in_flight)
     journal.admit()
+    monkeypatch.setattr(journal_module, "MAX_WAITING_SECONDS", 60.0)
+    store.open.clear()
+    journal.append(entry("c", b"x" * 600))
+    journal.admit()  # what was stored counts no more
 
 
 async def test_an_entry_speaks_of_what_is_stored_only(store, journal):
