@@ -10,7 +10,7 @@ from a2a.types import TaskState
 from sidecard import Task
 from sidecard.tasks import pending as pending_module
 from sidecard.tasks.entry import head_key, log_key
-from sidecard.tasks.loading import load
+from sidecard.tasks.loading import load, read_log
 from sidecard.testing import FakeAgents, MemoryStore, ended, started
 from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, send, settled, until
 
@@ -188,6 +188,13 @@ async def test_the_clock_can_be_set():
     await answer(engine, shop, task_id, "red")
     task = await settled(engine, task_id)
     await engine.stop()
+    _, entries = await read_log(store, task_id)
+    for stamps in (
+        [entry.at for entry in entries],
+        [record[1] for entry in entries for record in entry.records if record[0] == "status"],
+    ):
+        assert len(stamps) > 3
+        assert stamps == sorted(set(stamps))
     assert task.status.timestamp.ToMilliseconds() < 1_000_100
     assert task.metadata["createdAt"] == "1970-01-01T00:16:40.000Z"
     assert task.metadata["createdAt"] < task.metadata["lastModified"]

@@ -264,6 +264,24 @@ async def test_survivors_share_no_task_and_a_dying_survivor_leaves_none(cluster)
     assert await cluster.listed() == set()
 
 
+async def test_what_was_taken_over_is_taken_over_again(cluster):
+    """A list is cleared only when its tasks are on the survivor's: who dies next leaves none either."""
+    shops = [Shop() for _ in range(3)]
+    one = await cluster.replica(shops[0])
+    tasks = {await send(one, shops[0], "slow", f"m{n}") for n in range(3)}
+    await until(lambda: shops[0].runs == 3)
+    two = await cluster.replica(shops[1])
+    cluster.kill(one)
+    await until(lambda: shops[1].runs == 3 and cluster.data["beat:0"] == replicas.FREE)
+    assert await cluster.listed() == tasks
+    three = await cluster.replica(shops[2])
+    cluster.kill(two)
+    shops[2].gate.set()
+    for task_id in tasks:
+        assert said(await settled(three, task_id)) == "at last"
+    await until(lambda: not three.journal.slot.todo.all)
+
+
 async def test_a_frozen_owner_that_thaws_changes_nothing(cluster):
     """What it was about to write is refused, whatever it is; it goes on as a replica with another name."""
     shop, other = Shop(), Shop()
@@ -290,14 +308,17 @@ async def test_a_frozen_owner_that_thaws_changes_nothing(cluster):
     assert shop.effects == 1
 
 
-async def test_a_store_that_was_away_kills_nobody(cluster):
-    """When nobody reaches the store for long, all go on under their names afterwards."""
+@pytest.mark.parametrize("first", [0, 1])
+async def test_a_store_that_was_away_kills_nobody(cluster, first):
+    """When nobody reaches the store for long, all go on under their names afterwards, whoever finds it again first."""
     shop = Shop()
     one, two = await cluster.replica(shop), await cluster.replica(shop)
     task_id = await send(one, shop, "slow")
     names = one.journal.replica, two.journal.replica
     one.store.down = two.store.down = True
     await asyncio.sleep(DEAD * 2)
+    (one, two)[first].store.down = False
+    await asyncio.sleep(DEAD / 3)
     one.store.down = two.store.down = False
     await asyncio.sleep(DEAD * 2)
     assert (one.journal.replica, two.journal.replica) == names
@@ -363,6 +384,21 @@ async def test_a_task_that_kills_its_process_is_given_up_and_takes_no_innocent_w
     for task_id in tasks:
         assert said(await settled(engine, task_id)) == "at last"
     assert await cluster.listed() == set()
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+async def test_no_task_is_given_up_that_did_not_run_alone(cluster, tries):
+    """However few deaths are allowed: one that others may have caused proves nothing."""
+    for number in range(tries + 1):
+        shop = Shop()
+        engine = await cluster.replica(shop, tries=tries)
+        if number == 0:
+            task_id = await send(engine, shop, "slow")
+        if number < tries:
+            await until(lambda shop=shop: shop.runs)
+            cluster.kill(engine)
+    shop.gate.set()
+    assert said(await settled(engine, task_id)) == "at last"
 
 
 async def test_an_unshared_store_has_one_process_and_the_later_one_wins():

@@ -1,6 +1,7 @@
 """A run over its recorded steps: what it may still do when it is over, and how its branches are numbered."""
 
 import asyncio
+import contextlib
 
 import pytest
 from a2a.types import TaskState
@@ -70,6 +71,29 @@ async def test_what_an_evicted_run_still_tries_is_refused(what, wait, monkeypatc
             await answer(engine, shop, task_id, "yes")
         assert said(await settled(engine, task_id)) == ("yes" if wait == "person" else "a hat")
         assert shop.effects == 0
+
+
+async def test_a_skill_that_swallows_its_eviction_does_not_complete_its_task():
+    """Nor does one that gives nothing back, so that nothing else of it is refused."""
+    shop, store = Shop(), MemoryStore()
+
+    @shop.agent.skill(scope="deaf", idempotent=False)
+    async def deaf(order: Order, task: Task) -> None:
+        """Hear nothing."""
+        with contextlib.suppress(BaseException):
+            await task.ask("Well?")
+        shop.runs += 1
+
+    async with started(shop.agent, store) as engine:
+        task_id = await send(engine, shop, "deaf")
+        await settled(engine, task_id)
+        await until(lambda: shop.runs)
+        await idle(engine)
+        async with engine.borrow(task_id) as live:
+            assert live.folded.state == S.TASK_STATE_INPUT_REQUIRED
+        await answer(engine, shop, task_id, "yes")
+        assert (await settled(engine, task_id)).status.state == S.TASK_STATE_COMPLETED
+    assert shop.runs == 2
 
 
 async def test_a_run_that_was_cancelled_does_nothing_more(monkeypatch):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sidecard.errors import LogBroken
 from sidecard.tasks.entry import Entry
-from sidecard.tasks.state import ASK, ENDS, FoldedTask
+from sidecard.tasks.state import ALONE, ASK, DIED, ENDS, HELD, TAKEN, FoldedTask
 from sidecard.tasks.states import TERMINAL
 
 S = TaskState
@@ -101,6 +101,37 @@ def test_an_entry_that_does_not_follow_stops_the_task_and_changes_nothing(wrong)
     assert folded.snapshot() == before
     folded.apply(Entry(b"mine", 2, 9, [["cancel", "o"]]))
     assert folded.cancel_by == "o"
+
+
+PROGRESS = [
+    ["done", "0:1", "step", "", None],
+    ["begun", "0:1", "sleep", "", 1],
+    ["artifact", Artifact(artifact_id="a").SerializeToString(), False, True, "0", 1],
+    ["child", "0:1", "maker", "t9"],
+]
+
+
+@pytest.mark.parametrize("made", [[], *([record] for record in PROGRESS)])
+def test_only_deaths_without_progress_count(made):
+    """Whose owners die though it gets further each time is not what they die of; nor one that was only held."""
+    folded = FoldedTask()
+    folded.apply(Entry(b"", 1, 1, [["new", META], ["status", 1, S.TASK_STATE_SUBMITTED, b"", "", 0]]))
+
+    def then(*records):
+        folded.apply(Entry(folded.nonce, folded.epoch + 1, folded.at + 1, list(records)))
+
+    for number in range(1, 4):
+        then(["status", number, S.TASK_STATE_WORKING, b"", "", 0], *made)
+        assert folded.deaths_after_another() == (0 if made else number)
+        then(["lease", f"r{number}", DIED])
+        assert folded.deaths == (0 if made else number)
+    then(["lease", "r5", HELD])
+    held = folded.deaths
+    then(["lease", "r6", HELD])
+    assert folded.deaths == held, "it was held, so it did nothing"
+    then(["lease", "r7", ALONE])
+    then(["lease", "r8", TAKEN])
+    assert folded.deaths == held, "its owner stopped, or let it run alone"
 
 
 @settings(max_examples=400, deadline=None)
