@@ -57,14 +57,19 @@ class Estate:
 
 @contextlib.contextmanager
 def estate(
-    folder: Path, agents: Sequence[str], store: dict[str, str] = SQLITE, *, mesh: bool = False
+    folder: Path,
+    agents: Sequence[str],
+    store: dict[str, str] = SQLITE,
+    *,
+    mesh: bool = False,
+    program: str = "bench.ours",
 ) -> Iterator[Estate]:
-    """Agents of `bench.ours` and the registry, up inside. With `mesh` also the desk and the raw app."""
+    """Agents of a `program` and the registry, up inside. With `mesh` also the desk and the raw app."""
     project = Project(ROOT).copy_to(folder)
     shutil.rmtree(folder / "components" / "access")
     ports = iter(free_ports(6 * (len(agents) + 3) + 2))
     apps = [_app(ports, "registry", [sys.executable, "-m", "agents.registry"])]
-    apps += [_app(ports, name, [sys.executable, "-m", "bench.ours", name], agent=True) for name in agents]
+    apps += [_app(ports, name, [sys.executable, "-m", program, name], agent=True) for name in agents]
     if mesh:
         apps += [_app(ports, RAW, [sys.executable, "-m", "bench.raw", RAW]), _app(ports, DESK)]
     run_file = yaml.safe_load((folder / "dapr.yaml").read_text())
