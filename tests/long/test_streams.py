@@ -9,7 +9,7 @@ import pytest
 from bench.estate import estate
 from sidecard.cli import client as client_module
 from sidecard.cli.client import AgentClient
-from sidecard.cli.events import fold, place_of
+from sidecard.streamed import fold, place_of
 
 SECONDS = 330
 pytestmark = [pytest.mark.long, pytest.mark.timeout(SECONDS + 150)]
@@ -22,7 +22,7 @@ def ticks(event):
 
 
 async def test_each_event_of_a_stream_of_more_than_five_minutes_comes_once_and_in_order(tmp_path, monkeypatch):
-    """The sidecars (1.18) cut it on the way, as if it had ended: our client goes on behind the last event that it saw."""
+    """The sidecars (1.18) cut it as if it had ended: our client goes on behind the last event that it saw."""
     opened = []
     whole = client_module.AgentClient._open
 

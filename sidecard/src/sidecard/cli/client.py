@@ -29,12 +29,12 @@ from a2a.utils.errors import A2AError, TaskNotFoundError, UnsupportedOperationEr
 
 from sidecard.card import fetch_card, reached_at
 from sidecard.cli import way
-from sidecard.cli.events import fold, is_last, place_of, task_id_of
 from sidecard.cli.message import Content, compose
 from sidecard.cli.project import Project
 from sidecard.error_answers import refusal_of
 from sidecard.errors import AgentUnavailable, ConfigurationError, SidecardError
 from sidecard.refusals import Unavailable
+from sidecard.streamed import fold, is_last, place_of, task_id_of
 from sidecard.tasks.handler import LAST_EVENT_HEADER
 from sidecard.telemetry import Telemetry
 from sidecard.trust import VerifiedCard

@@ -9,9 +9,9 @@ from a2a.utils.errors import InvalidParamsError, TaskNotCancelableError, TaskNot
 
 from sidecard.cli import client as client_module
 from sidecard.cli.client import AgentClient
-from sidecard.cli.events import place_of
 from sidecard.errors import AgentUnavailable, CardRejected, ConfigurationError
 from sidecard.refusals import Forbidden, Unauthenticated
+from sidecard.streamed import place_of
 from sidecard.tasks.binding import data_of, text_of
 
 S = TaskState

@@ -13,8 +13,8 @@ from a2a.types import (
     TaskStatusUpdateEvent,
 )
 
-from sidecard.cli.events import fold, is_last, place_of, task_id_of
 from sidecard.extension import URI
+from sidecard.streamed import fold, is_last, place_of, task_id_of
 
 WORKING, DONE, ASKS = (
     TaskStatus(state=state)
