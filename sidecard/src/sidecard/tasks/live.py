@@ -93,6 +93,7 @@ class Live:
         self._keeper = keeper
         self._pending = Pending()
         self._steps: dict[str, asyncio.Future[Step]] = {}
+        self._outcomes: dict[str, Step] = {}
         self._followers = Followers()
         self._flushing: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -153,6 +154,7 @@ class Live:
         future = self._steps.pop(key, None)
         if future is not None and not future.done():
             future.set_result(step)  # first, since the loop keeps this order: the run's next records join these
+        self._outcomes[key] = step
         self.append(*records)
 
     def _check(self, records: tuple[Record, ...]) -> int:
@@ -241,6 +243,10 @@ class Live:
         """The task can't go on here, though it has not ended: whoever waits for it learns why."""
         self.stalled = reason
         self._changed.set()
+
+    def step(self, key: str) -> Step:
+        """A step that was begun, with its outcome if that is stored, or about to be."""
+        return self._outcomes.get(key) or self.folded.steps[key]
 
     def step_done(self, key: str) -> asyncio.Future[Step]:
         """A future for the result of a step that waits."""
@@ -451,6 +457,7 @@ class Live:
 
     def _step_ended(self, key: str) -> None:
         step = self.folded.steps[key]
+        self._outcomes.pop(key, None)
         future = self._steps.get(key)
         if future is not None and step.end:
             del self._steps[key]

@@ -75,14 +75,17 @@ class Watches:
         self._sleepers.clear()
 
     async def cancel_children(self, live: Live) -> None:
-        """See run.Watcher."""
+        """See run.Watcher. With nothing left to cancel it does not wait, so that a task's end joins what is stored."""
         for sleeper in [key for key in self._sleepers if key[0] == live.task_id]:
             self._sleepers.pop(sleeper).cancel()
-        await asyncio.gather(*(_accepted(live, key) for key in live.watches))
-        for watch in live.watches.values():
-            watch.cancel()
-        latest = {child.task_id: (child, live.folded.steps[key]) for key, child in live.folded.children.items()}
-        await asyncio.gather(*(self._cancel(child, live) for child, call in latest.values() if not _ended(call)))
+        if under_way := [key for key in live.watches if not live.step(key).end]:
+            await asyncio.gather(*(_accepted(live, key) for key in under_way))
+        for key, watch in live.watches.items():
+            if not live.step(key).end:
+                watch.cancel()
+        latest = {child.task_id: (child, live.step(key)) for key, child in live.folded.children.items()}
+        if left := [child for child, call in latest.values() if not _ended(call)]:
+            await asyncio.gather(*(self._cancel(child, live) for child in left))
 
     async def _cancel_call(self, live: Live, key: str) -> None:
         with self._lives.using(live):
@@ -149,7 +152,7 @@ class Watches:
 
 async def _end(live: Live, key: str, step: Step, value: object, *before: Record) -> None:
     """Record what a step waited for, if its task still wants to know; then the task moves on by itself."""
-    if live.owned and not live.ended and live.lost is None and not live.folded.steps[key].end:
+    if live.owned and not live.ended and live.lost is None and not live.step(key).end:
         try:
             live.end_step(key, replace(step, end="done", value=value), *before)
             await live.stored()
@@ -161,7 +164,7 @@ async def _accepted(live: Live, key: str) -> None:
     """Wait a moment for the other agent to take what is being sent, so that it can be cancelled there."""
     try:
         async with asyncio.timeout(CANCEL_CHILD_SECONDS):
-            while key in live.watches and key not in live.folded.children and not live.folded.steps[key].end:
+            while key in live.watches and key not in live.folded.children and not live.step(key).end:
                 await live.changed()
     except TimeoutError:
         log.warning("task %s may have been taken up by another agent, which did not say so (%s)", live.task_id, key)
