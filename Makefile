@@ -1,5 +1,5 @@
 # The travel and expense desk. `make demo` first; everything else is for playing and working with it.
-.PHONY: demo up down restart test check bench chaos setup runtime bootstrap sentry
+.PHONY: demo up down restart test test-long check bench chaos setup runtime bootstrap sentry
 PYTHON ?= python3
 SIDECARD = .venv/bin/sidecard
 
@@ -9,6 +9,7 @@ down: setup ; @$(SIDECARD) down
 restart: setup ; @$(SIDECARD) restart $(or $(agent),$(error which one? make restart agent=flights))
 check: setup ; @.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 test: check runtime ; @.venv/bin/python -m pytest -n 2 --dist loadgroup
+test-long: runtime ; @.venv/bin/python -m pytest -m long
 chaos: runtime ; @.venv/bin/python -m chaos
 bench: setup ; @.venv/bin/python -m bench
 

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from bench.control_plane import workflow
 from bench.cost import costs
 from bench.databases import postgresql, redis
 from bench.estate import estate
@@ -18,6 +19,7 @@ from bench.history import history
 from bench.load import Order
 from bench.memory import open_streams
 from bench.mesh import mesh
+from bench.ours import DELEGATIONS, ERRANDS
 from bench.processes import theirs
 from bench.report import Report
 from bench.rounds import Rounds
@@ -87,6 +89,18 @@ def _mesh(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:
         mesh(system, size.seconds, rounds, report)
 
 
+def _orchestrations(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:
+    """Five delegations in a row, as a task of ours and as a Dapr Workflow."""
+    with estate(folder / "desk", ["ours", ERRANDS]) as system:
+        try:
+            with workflow(system, folder) as dapr:
+                contenders = {"ours": system.direct(ERRANDS), "Dapr Workflow": dapr}
+                outcome = throughput(contenders, 8, size.seconds, rounds, report, what=f"{DELEGATIONS} delegations")
+                report.result("orchestrations_vs_workflow", outcome.ratio("ours", "Dapr Workflow"))
+        except ConfigurationError as missing:
+            report.say(f"Dapr Workflow is not measured: {missing}")
+
+
 def _memory(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:
     with estate(folder / "desk", ["ours"]) as system:
         open_streams(system, "ours", size.streams, report)
@@ -119,6 +133,7 @@ PARTS = {
     "sdk": _sdk,
     "cost": _cost,
     "mesh": _mesh,
+    "orchestrations": _orchestrations,
     "memory": _memory,
     "history": _history,
     "databases": _databases,

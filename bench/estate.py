@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from bench.load import Order
+from bench.ours import ERRANDS
 from chaos.servers import free_ports
 from sidecard.callers import KEY_HEADER, TOKEN_HEADER
 from sidecard.cli.project import Project
@@ -24,6 +25,8 @@ DESK = "desk"
 """A sidecar without an app, from which the mesh is called."""
 RAW = "raw"
 """A trivial app, to know what the way through two sidecars costs."""
+WORKFLOW = "workflow"
+"""A sidecar on a control plane of its own, for Dapr Workflow (`bench.control_plane`)."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Estate:
     """A running system of agents, each known by its name."""
 
     project: Project
+    sentry_port: int
 
     def direct(self, agent: str) -> Order:
         """How to reach an agent without sidecars, with a key."""
@@ -53,26 +57,33 @@ class Estate:
 
 @contextlib.contextmanager
 def estate(
-    folder: Path, agents: Sequence[str], store: dict[str, str] = SQLITE, *, mesh: bool = False
+    folder: Path,
+    agents: Sequence[str],
+    store: dict[str, str] = SQLITE,
+    *,
+    mesh: bool = False,
+    program: str = "bench.ours",
 ) -> Iterator[Estate]:
-    """Agents of `bench.ours` and the registry, up inside. With `mesh` also the desk and the raw app."""
+    """Agents of a `program` and the registry, up inside. With `mesh` also the desk and the raw app."""
     project = Project(ROOT).copy_to(folder)
     shutil.rmtree(folder / "components" / "access")
     ports = iter(free_ports(6 * (len(agents) + 3) + 2))
     apps = [_app(ports, "registry", [sys.executable, "-m", "agents.registry"])]
-    apps += [_app(ports, name, [sys.executable, "-m", "bench.ours", name], agent=True) for name in agents]
+    apps += [_app(ports, name, [sys.executable, "-m", program, name], agent=True) for name in agents]
     if mesh:
         apps += [_app(ports, RAW, [sys.executable, "-m", "bench.raw", RAW]), _app(ports, DESK)]
     run_file = yaml.safe_load((folder / "dapr.yaml").read_text())
-    _write(folder / "dapr.yaml", {**run_file, "name": "bench", "apps": apps})
+    write(folder / "dapr.yaml", {**run_file, "name": "bench", "apps": apps})
     grants = {name: ["bench:say"] for name in agents}
-    callers = {LOADER: {"api_key": True, "grants": grants}, DESK: {"sidecar": True, "grants": grants}}
-    _write(folder / "agents" / "callers.yaml", {"callers": callers})
+    callers = {LOADER: {"api_key": True, "grants": grants}}
+    callers |= {name: {"sidecar": True, "grants": grants} for name in (DESK, ERRANDS, WORKFLOW)}
+    write(folder / "agents" / "callers.yaml", {"callers": callers})
     for app in apps:
-        _write(folder / "components" / "access" / f"{app['appID']}.yaml", _access(app["appID"]))
-    _write(folder / "components" / "state.yaml", _state(store, ["registry", *agents]))
-    with System(project, sentry_ports=(next(ports), next(ports))):
-        yield Estate(project)
+        write(folder / "components" / "access" / f"{app['appID']}.yaml", access_of(app["appID"]))
+    write(folder / "components" / "state.yaml", state_of(store, ["registry", *agents]))
+    sentry = next(ports)
+    with System(project, sentry_ports=(sentry, next(ports))):
+        yield Estate(project, sentry)
 
 
 def _app(ports: Iterator[int], name: str, command: list[str] | None = None, *, agent: bool = False) -> dict[str, Any]:
@@ -89,7 +100,8 @@ def _app(ports: Iterator[int], name: str, command: list[str] | None = None, *, a
     }
 
 
-def _access(name: str) -> dict[str, Any]:
+def access_of(name: str) -> dict[str, Any]:
+    """An app's Configuration: mTLS, and everybody may call it."""
     allowed = {"storeName": "secrets", "defaultAccess": "deny", "allowedSecrets": [name, "trust"]}
     spec = {
         "mtls": {"enabled": True},
@@ -99,13 +111,15 @@ def _access(name: str) -> dict[str, Any]:
     return {"apiVersion": "dapr.io/v1alpha1", "kind": "Configuration", "metadata": {"name": name}, "spec": spec}
 
 
-def _state(store: dict[str, str], scopes: list[str]) -> dict[str, Any]:
+def state_of(store: dict[str, str], scopes: list[str]) -> dict[str, Any]:
+    """The component `state`, for apps that keep something there."""
     metadata = [{"name": name, "value": value} for name, value in store.items() if name not in ("type", "version")]
     spec = {"type": store["type"], "version": store["version"], "metadata": metadata}
     component = {"apiVersion": "dapr.io/v1alpha1", "kind": "Component", "metadata": {"name": "state"}}
     return {**component, "spec": spec, "scopes": scopes}
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of YAML."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(content, sort_keys=False))

@@ -1,9 +1,13 @@
-"""Our side: an agent with one trivial skill, served as every agent is. `python -m bench.ours NAME`."""
+"""Our side: agents with one trivial skill each, served as every agent is. `python -m bench.ours NAME`."""
 
 import asyncio
 import sys
 
 from sidecard import Agent, Task, serve
+
+ERRANDS = "errands"
+"""The agent that has others do its work; every other name is of one that does it."""
+DELEGATIONS = 5
 
 
 def agent(name: str) -> Agent:
@@ -28,5 +32,18 @@ def agent(name: str) -> Agent:
     return made
 
 
+def errands() -> Agent:
+    """An agent whose only skill delegates to the agent `ours`, several times, one after the other."""
+    made = Agent(name=ERRANDS, version="1.0.0", description="Is measured.", publisher="bench")
+
+    @made.skill(scope="bench:say", idempotent=True)
+    async def run(text: str, task: Task) -> str:
+        """Have it said again and again."""
+        return " ".join([(await task.delegate("ours", "say", f"{text} {n}")).text for n in range(DELEGATIONS)])
+
+    return made
+
+
 if __name__ == "__main__":
-    serve(agent(sys.argv[1]))
+    name = sys.argv[1]
+    serve(errands() if name == ERRANDS else agent(name))

@@ -17,6 +17,7 @@ TARGETS = {
     "stream_10000_vs_100": (">=", 0.85),
     "first_event_p50_vs_floor": ("<=", 2.0),
     "mesh_vs_raw": ("<=", 1.3),
+    "orchestrations_vs_workflow": (">=", 5.0),
     "kib_per_stream": ("<=", 64.0),
     "send_100k_vs_empty": (">=", 0.85),
     "list_100k_vs_empty": (">=", 0.85),

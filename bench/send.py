@@ -12,12 +12,18 @@ from bench.rounds import Outcome, Rounds
 
 
 def throughput(
-    contenders: Mapping[str, Order], callers: int, seconds: float, rounds: Rounds, report: Report
+    contenders: Mapping[str, Order],
+    callers: int,
+    seconds: float,
+    rounds: Rounds,
+    report: Report,
+    *,
+    what: str = "SendMessage",
 ) -> Outcome:
     """Tasks per second of each contender, with so many callers at once."""
     orders = {name: replace(order, callers=callers, seconds=seconds) for name, order in contenders.items()}
     outcome = rounds.race({name: partial(_per_second, order) for name, order in orders.items()})
-    report.figures(f"SendMessage, {callers} callers", outcome, "tasks/s")
+    report.figures(f"{what}, {callers} callers", outcome, "tasks/s")
     return outcome
 
 

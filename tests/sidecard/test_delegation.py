@@ -385,18 +385,62 @@ async def test_what_may_pass_is_tried_again(bench, fault):
     assert bench.mill.ground == ["rye"]
 
 
-async def test_a_result_that_can_not_be_got_is_asked_for_again(bench):
-    """The task is at rest, and the answer to GetTask is lost: nothing is done again."""
+async def test_a_stream_tells_the_whole_result(bench):
+    """One request, and what comes back is the task as the mill holds it."""
+    task = await bench.follow()
+    async with bench.served.engine.borrow(task.id) as live:
+        held = live.folded.public()
+    assert (task.status, task.artifacts) == (held.status, held.artifacts)
+    assert [body["method"] for path, body, _ in bench.daprd.sent if path == A2A] == ["SendStreamingMessage"]
+
+
+async def test_a_stream_that_does_not_begin_with_the_task_is_no_result(bench):
+    """Another framework's may begin with what happens next; then the task is asked for."""
+    task = await bench.follow()
+    ended = {"statusUpdate": {"taskId": task.id, "contextId": "c", "status": {"state": "TASK_STATE_COMPLETED"}}}
+    event = {"jsonrpc": "2.0", "id": 1, "result": ended}
+    stream = httpx.Response(200, text=f"data: {json.dumps(event)}\n\n", headers={"content-type": "text/event-stream"})
+    bench.daprd.faults[A2A] = iter([stream])
+    again = await bench.follow()
+    assert again.artifacts == task.artifacts
+    assert bench.daprd.sent[-1][1]["method"] == "GetTask"
+
+
+async def test_a_question_that_can_not_be_got_is_asked_for_again(bench):
+    """The task waits, and the answer to GetTask is lost: the message goes out again, and finds it."""
     bench.daprd.faults[A2A] = iter([None, httpx.ReadError("reset")])
-    assert (await bench.follow()).status.state == S.TASK_STATE_COMPLETED
-    assert bench.mill.ground == ["rye"]
+    assert (await bench.follow(skill="choose")).status.state == S.TASK_STATE_INPUT_REQUIRED
+    assert len(bench.daprd.messages()) == 2
 
 
 async def test_a_task_that_moved_on_meanwhile_is_followed_on(bench):
     """It asked, and was answered by somebody else before it was got: what comes back is at rest all the same."""
     working = {"id": "x", "status": {"state": "TASK_STATE_WORKING"}}
     bench.daprd.faults[A2A] = iter([None, refusal(200, jsonrpc="2.0", id=1, result=working)])
+    assert (await bench.follow(skill="choose")).status.state == S.TASK_STATE_INPUT_REQUIRED
+    assert len(bench.daprd.messages()) == 2
+
+
+async def test_a_stream_that_was_silent_for_long_is_not_given_up_when_it_is_cut(bench):
+    """Patience is for trying: a task that says nothing for an hour is no sign of a dead agent."""
+    bench.mill.gate.clear()
+
+    def late(response):
+        return httpx.Response(response.status_code, headers=response.headers, stream=Later(response.stream))
+
+    class Later(Cut):
+        def __init__(self, stream):
+            super().__init__(stream, 1, error=True)
+
+        async def __aiter__(self):
+            async for chunk in super().__aiter__():
+                yield chunk
+                bench.clock.now += ACCEPTED_PATIENCE + 1
+                bench.mill.gate.set()
+
+    bench.daprd.faults[A2A] = iter([late])
     assert (await bench.follow()).status.state == S.TASK_STATE_COMPLETED
+    assert len(bench.daprd.messages()) == 2
 
 
 async def test_an_answer_without_a_task_is_a_result(bench):

@@ -29,6 +29,7 @@ from sidecard.error_answers import refusal_of, words_of
 from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
 from sidecard.refusals import Unavailable
 from sidecard.registry import Registry
+from sidecard.streamed import fold
 from sidecard.tasks.states import INTERRUPTED, TERMINAL
 from sidecard.trust import TrustStore
 
@@ -77,30 +78,29 @@ class Mesh:
         """See `tasks.watch.Delegator`."""
         message.role = Role.ROLE_USER
         request = SendMessageRequest(message=message, tenant=tenant)
-        attempt, last_sign, was_accepted = 0, self._clock(), bool(message.task_id)
+        attempt, trying_since, was_accepted = 0, None, bool(message.task_id)
+
+        def heard(task_id: str, state: int) -> None:
+            nonlocal attempt, trying_since, was_accepted
+            attempt, trying_since, was_accepted = 0, None, True
+            if state not in TERMINAL:
+                accepted(task_id)
+
         while True:
             failure: Exception = AgentUnavailable("its stream ends, and its task is not at rest")
             try:
-                client = await self._client(agent)
-                async with contextlib.aclosing(_events(client, request)) as events:
-                    async for event in events:
-                        if event.HasField("message"):
-                            return _task_of(event.message)
-                        task_id, state = _status(event)
-                        attempt, last_sign, was_accepted = 0, self._clock(), True
-                        accepted(task_id)
-                        if state in RESTING:
-                            await _drain(events)
-                            task = await client.get_task(GetTaskRequest(id=task_id, tenant=tenant))
-                            if task.status.state in RESTING:  # else somebody has just answered it
-                                return task
+                task = await _listen(await self._client(agent), request, heard)
+                if task is not None:
+                    return task
             except CardRejected as error:
                 raise AgentUnavailable(f"{agent} is not called: {error}") from error
             except (AgentUnavailable, A2AError, httpx.HTTPError, ParseError) as error:
                 self._known.pop(agent, None)
                 failure = error
+            now = self._clock()
+            trying_since = now if trying_since is None else trying_since
             patience = ACCEPTED_PATIENCE if was_accepted else UNACCEPTED_PATIENCE
-            if not _may_pass(failure) or self._clock() - last_sign > patience:
+            if not _may_pass(failure) or now - trying_since > patience:
                 raise AgentUnavailable(
                     f"{agent} can't be reached or does not take this: {_words(failure)}"
                 ) from failure
@@ -132,6 +132,28 @@ class Mesh:
             known = _Known(factory.create(reached), self._clock() + VERIFIED_SECONDS)
             self._known[agent] = known
         return known.client
+
+
+async def _listen(client: Client, request: SendMessageRequest, heard: Callable[[str, int], None]) -> A2ATask | None:
+    """Send a message and follow its task: the task once it rests, None when the stream ends before."""
+    seen: A2ATask | None = None
+    async with contextlib.aclosing(_events(client, request)) as events:
+        async for event in events:
+            if event.HasField("message"):
+                return _task_of(event.message)
+            task_id, state = _status(event)
+            heard(task_id, state)
+            if seen is not None or event.HasField("task"):
+                seen = fold(seen or A2ATask(), event)
+            if state not in RESTING:
+                continue
+            await _drain(events)
+            if state in TERMINAL and seen is not None:
+                return seen  # its stream has told all of it, and nothing changes it any more
+            task = await client.get_task(GetTaskRequest(id=task_id, tenant=request.tenant))
+            if task.status.state in RESTING:  # else somebody has just answered it
+                return task
+    return None
 
 
 async def _events(client: Client, request: SendMessageRequest) -> AsyncGenerator[StreamResponse]:

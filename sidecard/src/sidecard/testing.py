@@ -44,6 +44,7 @@ from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.engine import Engine, system_clock
 from sidecard.tasks.handler import DurableRequestHandler
 from sidecard.tasks.runner import RUNS
+from sidecard.tasks.states import TERMINAL
 from sidecard.tasks.turns import Limits
 from sidecard.tasks.watch import Delegator
 from sidecard.telemetry import Telemetry
@@ -123,7 +124,8 @@ class FakeAgents:
         answer = self._given[message.message_id]
         if isinstance(answer, AgentUnavailable):
             raise answer
-        accepted(answer.id)
+        if self.hold is not None or answer.status.state not in TERMINAL:
+            accepted(answer.id)
         if self.hold is not None:
             await self.hold.wait()
         return answer

@@ -14,6 +14,8 @@ TELLS = {
     "daprd": "{}",
     "sentry": "msg=Starting -- version {} -- commit",
     "dapr": "CLI version: {} \nRuntime version: n/a",
+    "placement": "msg=Starting -- version {} -- commit",
+    "scheduler": "msg=Starting -- version {} -- commit",
 }
 
 
@@ -45,6 +47,17 @@ def test_installed_programs_are_linked(project: Project, machine: Path) -> None:
         "sentry": machine / ".dapr/bin/sentry",
         "dapr": machine / "bin/dapr",
     }
+
+
+def test_what_only_workflows_need_is_had_only_when_asked_for(project: Project, machine: Path) -> None:
+    """Placement and scheduler, found as the others are; a running system does without."""
+    _install(machine / "bin", placement="1.18.2", scheduler="1.18.2")
+    programs = runtime.ensure(project, Console(quiet=True), runtime.WORKFLOWS)
+    assert {name: path.resolve().name for name, path in programs.items()} == {
+        "placement": "placement",
+        "scheduler": "scheduler",
+    }
+    assert not set(programs) & {program.name for program in runtime.PROGRAMS}
 
 
 @pytest.mark.parametrize(

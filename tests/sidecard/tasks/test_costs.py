@@ -7,11 +7,12 @@ import tracemalloc
 import pytest
 from a2a.types import TaskState
 
+from bench.ours import errands
 from sidecard import Task
 from sidecard.tasks import pending as pending_module
 from sidecard.tasks.entry import head_key, log_key
 from sidecard.tasks.loading import load, read_log
-from sidecard.testing import FakeAgents, MemoryStore, ended, started
+from sidecard.testing import FakeAgents, MemoryStore, caller, ended, message, started
 from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, send, settled, until
 
 S = TaskState
@@ -34,6 +35,20 @@ class CountingStore(MemoryStore):
         self.bytes += sum(map(len, [*dict(creates).values(), *upserts.values()]))
 
 
+async def test_the_outcome_of_a_delegation_is_stored_with_the_beginning_of_the_next():
+    """Five in a row are one write each, the first's beginning besides: what they gave leaves with what it led to."""
+    store, made = CountingStore(), errands()
+    agents = FakeAgents({"ours": [ended(f"t{n}", str(n)) for n in range(5)]})
+    async with started(made, store, agents) as engine:
+        before = store.writes
+        task_id = await engine.create(caller(made), "", made.skills["run"], message("hello"))
+        task = await settled(engine, task_id)
+        assert task.artifacts[0].parts[0].text == "0 1 2 3 4"
+        assert store.writes - before == 6
+        async with engine.borrow(task_id) as live:
+            assert [child.task_id for child in live.folded.children.values()] == [f"t{n}" for n in range(5)]
+
+
 @pytest.mark.parametrize(
     ("skill", "writes", "most_bytes"),
     [
@@ -42,8 +57,8 @@ class CountingStore(MemoryStore):
         ("order", 4, 1_500),
         ("slow", 3, 1_300),  # the message; working; the end
         ("choose", 3, 2_000),  # the message; working, progress; the question (see below for the rest)
-        ("through", 5, 2_000),  # the message; the call begins; it is accepted; its result; the end
-        ("nap", 4, 1_500),  # the message; the sleep begins; it is over; the end
+        ("through", 3, 2_000),  # the message; the call begins; its result and the end
+        ("nap", 3, 1_500),  # the message; the sleep begins; it is over, and the end
     ],
 )
 async def test_what_a_task_costs_at_the_store(skill, writes, most_bytes):

@@ -342,6 +342,20 @@ async def test_cancel_stops_the_run_and_reaches_the_child():
     assert agents.canceled == [("maker", "t9")]
 
 
+async def test_a_child_that_has_just_ended_is_not_canceled_when_its_parent_ends():
+    """Its outcome is about to be stored, together with the parent's end."""
+    shop, store = Shop(), MemoryStore()
+    agents = FakeAgents({"maker": [ended("t9", Receipt(said="a hat"))]}, hold=asyncio.Event())
+    async with started(shop.agent, store, agents) as engine:
+        task_id = await send(engine, shop, "through")
+        async with engine.borrow(task_id) as live:
+            await until(lambda: live.folded.children)
+            agents.hold.set()
+            assert (await settled(engine, task_id)).status.state == S.TASK_STATE_COMPLETED
+            assert not live._outcomes
+    assert agents.canceled == []
+
+
 async def test_a_waiting_task_can_be_canceled_and_an_ended_one_can_not():
     """A question is withdrawn by cancel; after that nothing more is taken."""
     shop, store = Shop(), MemoryStore()

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Self, Unpack
 
 import httpx
-from a2a.client import Client, ClientConfig, ClientFactory
+from a2a.client import Client, ClientCallContext, ClientConfig, ClientFactory
 from a2a.client.errors import A2AClientError
 from a2a.types import (
     AgentCard,
@@ -29,17 +29,20 @@ from a2a.utils.errors import A2AError, TaskNotFoundError, UnsupportedOperationEr
 
 from sidecard.card import fetch_card, reached_at
 from sidecard.cli import way
-from sidecard.cli.events import fold, is_last, task_id_of
 from sidecard.cli.message import Content, compose
 from sidecard.cli.project import Project
 from sidecard.error_answers import refusal_of
 from sidecard.errors import AgentUnavailable, ConfigurationError, SidecardError
 from sidecard.refusals import Unavailable
+from sidecard.streamed import fold, is_last, place_of, task_id_of
+from sidecard.tasks.handler import LAST_EVENT_HEADER
 from sidecard.telemetry import Telemetry
 from sidecard.trust import VerifiedCard
 
 PATIENCE = 30.0
-"""Seconds without any sign of an agent before a stream is given up."""
+"""Seconds of trying, without any sign of an agent, before a stream is given up."""
+KEPT_OPEN_SECONDS = 20.0
+"""A stream that ends as it should after more than this was kept open by the agent's pings, even if it had no event."""
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0)
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)  # a silent stream still has a ping every 15 s
 
@@ -147,7 +150,8 @@ class AgentClient:
     async def stream(self, text: str = "", **content: Unpack[Content]) -> AsyncGenerator[StreamResponse]:
         """Send a message, and give every event of its task until that has ended or waits for somebody.
 
-        A stream that ends before is resumed by itself; then a `task` event shows the task as it is by now.
+        A stream that ends before is resumed by itself, behind the last event that was seen: none comes twice. An agent
+        that gives its events no place (it is none of ours) then shows the task as it is by now, as a `task` event.
         """
         async with contextlib.aclosing(self._events(self._request(text, content), "")) as events:
             async for event in events:
@@ -163,29 +167,36 @@ class AgentClient:
         return SendMessageRequest(message=compose(text, **content), tenant=self._tenant)
 
     async def _events(self, request: SendMessageRequest | None, task_id: str) -> AsyncGenerator[StreamResponse]:
-        attempt, last_sign = 0, time.monotonic()
+        attempt, place, trying_since = 0, "", None
         while True:
             failure: Exception = AgentUnavailable(f"{self.agent} ends its streams without an event: see its log.")
+            opened = time.monotonic()
             try:
-                async with contextlib.aclosing(self._open(request, task_id)) as events:
+                async with contextlib.aclosing(self._open(request, task_id, place)) as events:
                     async for event in events:
-                        attempt, last_sign = 0, time.monotonic()
-                        task_id = task_id_of(event) or task_id
+                        attempt, trying_since = 0, None
+                        task_id, place = task_id_of(event) or task_id, place_of(event)
                         yield event
                         if is_last(event):
                             return
+                if time.monotonic() - opened > KEPT_OPEN_SECONDS:
+                    attempt, trying_since = 0, None
             except TaskNotFoundError:
                 if request is None or not task_id:
                     raise
                 return  # it was somebody else's, and seen only as long as its question was open
             except (AgentUnavailable, Unavailable) as error:
                 failure = error
-            if time.monotonic() - last_sign > PATIENCE:
+            now = time.monotonic()
+            trying_since = now if trying_since is None else trying_since
+            if now - trying_since >= PATIENCE:
                 raise failure
             await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
             attempt += 1
 
-    async def _open(self, request: SendMessageRequest | None, task_id: str) -> AsyncGenerator[StreamResponse]:
+    async def _open(
+        self, request: SendMessageRequest | None, task_id: str, place: str
+    ) -> AsyncGenerator[StreamResponse]:
         """One stream: of a message that no answer has come to yet (sent again, it is recognised), else of a task."""
         with self._in_our_words():
             if request is not None and not task_id:
@@ -193,10 +204,10 @@ class AgentClient:
                     yield event
                 return
             if self.verified.card.capabilities.streaming:
+                subscription = SubscribeToTaskRequest(id=task_id, tenant=self._tenant)
+                behind = ClientCallContext(service_parameters={LAST_EVENT_HEADER: place} if place else None)
                 try:
-                    async for event in self._streaming.subscribe(
-                        SubscribeToTaskRequest(id=task_id, tenant=self._tenant)
-                    ):
+                    async for event in self._streaming.subscribe(subscription, context=behind):
                         yield event
                 except UnsupportedOperationError:
                     pass  # it has ended meanwhile

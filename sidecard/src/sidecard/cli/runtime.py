@@ -62,6 +62,14 @@ KUSTOMIZE = Program(
 )  # fmt: skip
 """Renders k8s/, for tests; a running system needs it not."""
 
+# As sentry they name their version only on the way to something else: here to a port that there isn't.
+_ASK = ("--healthz-port", "99999", "--enable-metrics=false", "--tls-enabled", "--trust-anchors-file", "/nonexistent")
+WORKFLOWS = tuple(
+    Program(name, "runtime", f"{_DAPR}/cmd/{name}", RUNTIME, False, _ASK, ("-ldflags", _STAMP))
+    for name in ("placement", "scheduler")
+)
+"""What Dapr Workflow needs besides, for `make bench`; the desk has no workflows."""
+
 
 def ensure(project: Project, console: Console, programs: Sequence[Program] = PROGRAMS) -> dict[str, Path]:
     """Puts fitting programs, by default daprd, sentry and dapr, into runtime/bin and returns their paths.

@@ -95,7 +95,7 @@ def stream(
     from a2a.types import Task
 
     from sidecard.cli import conversation, show, typed
-    from sidecard.cli.events import fold
+    from sidecard.streamed import fold
 
     talk = conversation.Conversation(agent, caller=caller, tenant=tenant, as_json=as_json)
 

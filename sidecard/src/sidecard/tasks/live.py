@@ -94,6 +94,7 @@ class Live:
         self._keeper = keeper
         self._pending = Pending()
         self._steps: dict[str, asyncio.Future[Step]] = {}
+        self._outcomes: dict[str, Step] = {}
         self._followers = Followers()
         self._flushing: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -140,23 +141,37 @@ class Live:
 
         Raises TaskEnded after a terminal status, TooLarge, IllegalMove, TaskConflict.
         """
-        if self.lost is not None:
-            raise TaskConflict(f"task {self.task_id} is run elsewhere now, or could not be stored")
-        if self.ended:
-            raise TaskEnded(f"task {self.task_id} has ended")
-        size = self._pending.check(records)
-        self._check_moves(records)
+        size = self._check(records)
         self._anticipate(records)
         self._pending.add(records, size)
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush(), name=f"flush {self.task_id}")
 
-    def _check_moves(self, records: tuple[Record, ...]) -> None:
+    def end_step(self, key: str, step: Step, *before: Record) -> None:
+        """Append the outcome of a step that waits, behind other records, and let its run go on. Raises as `append`.
+
+        The run goes on at once, so that what it does next is stored together with the outcome; nothing of that leaves
+        before, and whoever runs the task again after a crash waits for the same outcome.
+        """
+        records = (*before, [step.end, key, step.kind, step.arguments, step.value])
+        self._check(records)
+        future = self._steps.pop(key, None)
+        if future is not None and not future.done():
+            future.set_result(step)  # first, since the loop keeps this order: the run's next records join these
+        self._outcomes[key] = step
+        self.append(*records)
+
+    def _check(self, records: tuple[Record, ...]) -> int:
+        if self.lost is not None:
+            raise TaskConflict(f"task {self.task_id} is run elsewhere now, or could not be stored")
+        if self.ended:
+            raise TaskEnded(f"task {self.task_id} has ended")
         state = self.state
         for record in records:
             if record[0] == "status":
                 check_move(state, record[2])
                 state = record[2]
+        return self._pending.check(records)
 
     def _anticipate(self, records: tuple[Record, ...] | list[Record]) -> None:
         """Let appended records take part in decisions before they are stored."""
@@ -238,8 +253,12 @@ class Live:
         self.stalled = reason
         self._changed.set()
 
+    def step(self, key: str) -> Step:
+        """A step that was begun, with its outcome if that is stored, or about to be."""
+        return self._outcomes.get(key) or self.folded.steps[key]
+
     def step_done(self, key: str) -> asyncio.Future[Step]:
-        """A future for the stored result of a step that waits."""
+        """A future for the result of a step that waits."""
         future: asyncio.Future[Step] = asyncio.get_running_loop().create_future()
         step = self.folded.steps.get(key)
         if step is not None and step.done:
@@ -398,9 +417,9 @@ class Live:
             if self._followers and (event := event_of(record, self.meta, (self.folded.n, number))):
                 self._followers.tell(event, size_of(record))
             if record[0] in ENDS:
-                self._end_step(record[1])
+                self._step_ended(record[1])
         if question is not None:
-            self._end_step(question.step)
+            self._step_ended(question.step)
         if self.folded.ended:
             self._followers.cut()
         self._changed.set()
@@ -445,8 +464,9 @@ class Live:
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
-    def _end_step(self, key: str) -> None:
+    def _step_ended(self, key: str) -> None:
         step = self.folded.steps[key]
+        self._outcomes.pop(key, None)
         future = self._steps.get(key)
         if future is not None and step.end:
             del self._steps[key]

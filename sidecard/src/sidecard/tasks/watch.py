@@ -3,12 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Protocol
 
 from a2a.types import Message
 from a2a.types import Task as A2ATask
 
 from sidecard.errors import AgentUnavailable, SidecardError, StoreUnavailable
+from sidecard.tasks.entry import Record
 from sidecard.tasks.live import Live
 from sidecard.tasks.lives import Lives
 from sidecard.tasks.run import EVICT_SECONDS
@@ -26,7 +28,8 @@ class Delegator(Protocol):
     async def follow(self, agent: str, message: Message, tenant: str, accepted: Callable[[str], None]) -> A2ATask:
         """Send a message, again and again if need be, and return the task once it has ended or waits for somebody.
 
-        `accepted` is told the task's id as soon as it is known. Raises AgentUnavailable when patience is over.
+        `accepted` is told the task's id as soon as it is known, if it has not ended by then. Raises AgentUnavailable
+        when patience is over.
         """
 
     async def cancel(self, agent: str, task_id: str, tenant: str) -> None:
@@ -73,14 +76,17 @@ class Watches:
         self._sleepers.clear()
 
     async def cancel_children(self, live: Live) -> None:
-        """See run.Watcher."""
+        """See run.Watcher. With nothing left to cancel it does not wait, so that a task's end joins what is stored."""
         for sleeper in [key for key in self._sleepers if key[0] == live.task_id]:
             self._sleepers.pop(sleeper).cancel()
-        await asyncio.gather(*(_accepted(live, key) for key in live.watches))
-        for watch in live.watches.values():
-            watch.cancel()
-        latest = {child.task_id: (child, live.folded.steps[key]) for key, child in live.folded.children.items()}
-        await asyncio.gather(*(self._cancel(child, live) for child, call in latest.values() if not _ended(call)))
+        if under_way := [key for key in live.watches if not live.step(key).end]:
+            await asyncio.gather(*(_accepted(live, key) for key in under_way))
+        for key, watch in live.watches.items():
+            if not live.step(key).end:
+                watch.cancel()
+        latest = {child.task_id: (child, live.step(key)) for key, child in live.folded.children.items()}
+        if left := [child for child, call in latest.values() if not _ended(call)]:
+            await asyncio.gather(*(self._cancel(child, live) for child in left))
 
     async def _cancel_call(self, live: Live, key: str) -> None:
         with self._lives.using(live):
@@ -101,22 +107,28 @@ class Watches:
 
     async def _follow(self, live: Live, key: str, step: Step) -> None:
         agent, data = step.value
+        known = live.folded.children[key].task_id if key in live.folded.children else ""
 
         def accepted(task_id: str) -> None:
-            if key not in live.folded.children and not live.ended and live.lost is None:
+            nonlocal known
+            if not known and not live.ended and live.lost is None:
                 live.append(["child", key, agent, task_id])
+                known = task_id
 
         value: bytes | str
+        child: list[Record] = []
         try:
             task = await self._delegator.follow(agent, Message.FromString(data), live.meta["tenant"], accepted)
             task.ClearField("history")
             value = task.SerializeToString()
+            if task.id and not known:
+                child = [["child", key, agent, task.id]]
         except AgentUnavailable as error:
             value = str(error)
         except Exception:
             log.exception("task %s can't follow what it delegated to %s", live.task_id, agent)
             value = f"{agent} could not be followed; the log has the details of task {live.task_id}"
-        await _end(live, key, step, value)
+        await _end(live, key, step, value, *child)
 
     def _watched(self, live: Live, key: str, done: "asyncio.Task[None]") -> None:
         live.watches.pop(key, None)
@@ -139,11 +151,11 @@ class Watches:
             self._sleepers.pop((task_id, key), None)
 
 
-async def _end(live: Live, key: str, step: Step, value: object) -> None:
+async def _end(live: Live, key: str, step: Step, value: object, *before: Record) -> None:
     """Record what a step waited for, if its task still wants to know; then the task moves on by itself."""
-    if live.owned and not live.ended and live.lost is None and not live.folded.steps[key].end:
+    if live.owned and not live.ended and live.lost is None and not live.step(key).end:
         try:
-            live.append(["done", key, step.kind, step.arguments, value])
+            live.end_step(key, replace(step, end="done", value=value), *before)
             await live.stored()
         except SidecardError as error:
             log.warning("task %s: the result of step %s was not recorded: %s", live.task_id, key, error)
@@ -153,7 +165,7 @@ async def _accepted(live: Live, key: str) -> None:
     """Wait a moment for the other agent to take what is being sent, so that it can be cancelled there."""
     try:
         async with asyncio.timeout(CANCEL_CHILD_SECONDS):
-            while key in live.watches and key not in live.folded.children and not live.folded.steps[key].end:
+            while key in live.watches and key not in live.folded.children and not live.step(key).end:
                 await live.changed()
     except TimeoutError:
         log.warning("task %s may have been taken up by another agent, which did not say so (%s)", live.task_id, key)

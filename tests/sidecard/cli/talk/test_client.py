@@ -1,5 +1,6 @@
 """AgentClient against a real agent: what it returns, what it raises, and that it does not give up."""
 
+import asyncio
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from sidecard.cli import client as client_module
 from sidecard.cli.client import AgentClient
 from sidecard.errors import AgentUnavailable, CardRejected, ConfigurationError
 from sidecard.refusals import Forbidden, Unauthenticated
+from sidecard.streamed import place_of
 from sidecard.tasks.binding import data_of, text_of
 
 S = TaskState
@@ -96,6 +98,42 @@ async def test_a_stream_that_breaks_is_resumed(project, sidecar, cut):
         assert task.status.state == S.TASK_STATE_COMPLETED
         assert [artifact.name for artifact in task.artifacts] == ["report"]
         assert len((await desk.tasks()).tasks) == 1
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+async def test_no_event_comes_twice_where_a_stream_was_cut(project, sidecar, cut):
+    """It goes on behind the last one that was seen, whether the task still runs by then or has ended."""
+
+    async def places():
+        return [place_of(event) async for event in desk.stream("news", skill="tell")]
+
+    async with AgentClient.through_desk(project, "shop") as desk:
+        whole = await places()
+        sidecar.cut = cut
+        resumed = await places()
+    assert sidecar.cut is None
+    assert all(whole)
+    assert len(set(resumed)) == len(resumed)
+    assert resumed[-1] == whole[-1]
+
+
+async def test_a_stream_that_was_silent_for_long_is_resumed(project, sidecar, monkeypatch):
+    """Patience is for an agent that can't be had; dapr cuts a stream after minutes, whatever it carried."""
+    monkeypatch.setattr(client_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(client_module, "KEPT_OPEN_SECONDS", 0.1)
+    async with AgentClient.through_desk(project, "shop") as desk:
+        opened = desk._open
+        silent = iter([0.06, 0.11, 0.11])  # longer than the patience; then as long as only pings can keep one open
+
+        async def cut_off(request, task_id, place):
+            for seconds in silent:
+                await asyncio.sleep(seconds)
+                return
+            async for event in opened(request, task_id, place):
+                yield event
+
+        monkeypatch.setattr(desk, "_open", cut_off)
+        assert (await desk.send("news", skill="tell")).status.state == S.TASK_STATE_COMPLETED
 
 
 async def test_a_stream_that_stays_broken_is_given_up(project, sidecar, monkeypatch):

@@ -1,7 +1,9 @@
 """Events of a task's stream: what they are about, and the task that they add up to. A2A 1.0 §3.1.2 and §4.2."""
 
 from a2a.types import StreamResponse, Task, TaskState
+from google.protobuf.json_format import MessageToDict
 
+from sidecard.extension import URI
 from sidecard.tasks.states import INTERRUPTED, TERMINAL
 
 
@@ -16,6 +18,13 @@ def task_id_of(event: StreamResponse) -> str:
             return event.artifact_update.task_id
         case _:
             return event.message.task_id
+
+
+def place_of(event: StreamResponse) -> str:
+    """Where in its task's log an event stands, to go on behind it (`tasks.events`); empty if it does not say."""
+    kind = event.WhichOneof("payload")
+    ours = MessageToDict(getattr(event, kind).metadata).get(URI) if kind else None
+    return str(ours.get("event", "")) if isinstance(ours, dict) else ""
 
 
 def is_last(event: StreamResponse) -> bool:

@@ -13,7 +13,8 @@ from a2a.types import (
     TaskStatusUpdateEvent,
 )
 
-from sidecard.cli.events import fold, is_last, task_id_of
+from sidecard.extension import URI
+from sidecard.streamed import fold, is_last, place_of, task_id_of
 
 WORKING, DONE, ASKS = (
     TaskStatus(state=state)
@@ -77,3 +78,13 @@ def test_a_message_alone_becomes_a_completed_task_without_id():
 def test_what_ends_a_stream(event, last, task_id):
     """An end, a question, or a plain message."""
     assert (is_last(event), task_id_of(event)) == (last, task_id)
+
+
+def test_where_an_event_stands_is_in_its_metadata():
+    """Other agents give nothing there, or something of their own."""
+    event = artifact("x")
+    assert place_of(event) == place_of(StreamResponse()) == ""
+    event.artifact_update.metadata.update({URI: "something else"})
+    assert place_of(event) == ""
+    event.artifact_update.metadata.update({URI: {"event": "12.3"}})
+    assert place_of(event) == "12.3"
