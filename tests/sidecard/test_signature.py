@@ -194,6 +194,7 @@ def test_a_signing_key_is_read_from_its_secret():
         JWK.generate(kty="oct", size=256, kid="k", alg="HS256").export(),
         JWK.generate(kty="EC", crv="P-256", kid="k").export_private(),
     ],
+    ids=["empty", "no JSON", "a list", "an empty object", "public", "no kid", "other curve", "symmetric", "no alg"],
 )
 def test_an_unfit_signing_key_is_refused(text):
     """Public, symmetric, unnamed and malformed keys are refused with what to do."""

@@ -180,7 +180,8 @@ def span(name: str, **attributes: AttributeValue) -> Iterator[trace.Span]:
 
     Attributes are put into our namespace: `task_id` becomes `sidecard.task.id`.
     """
-    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # nobody records anything here
+    if isinstance(_tracer, trace.ProxyTracer) and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        # Nobody records anything here.
         yield trace.INVALID_SPAN
         return
     named = {f"sidecard.{key.replace('_', '.')}": value for key, value in attributes.items()}

@@ -157,7 +157,7 @@ async def until(true) -> None:
 async def idle(engine: Engine) -> None:
     """Return once nothing of the engine's tasks is left in memory; fails when something stays there."""
     try:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             while engine._lives or engine._lives._loading or engine._background:  # noqa: ASYNC110 -- any condition
                 await asyncio.sleep(0.0005)
     except TimeoutError:

@@ -171,9 +171,8 @@ async def test_thousands_of_waiting_tasks_are_taken_up_in_the_background():
         await idle(engine)
         assert len(sorted(engine.journal.slot.todo.all)) == 2_000
     tracemalloc.start()
-    began = time.perf_counter()
     async with started(shop.agent, store) as engine:
-        assert time.perf_counter() - began < 0.5
+        assert len(engine._watches._sleepers) < 2_000
         assert (await settled(engine, await send(engine, shop, "look", "soon"))).status.state == S.TASK_STATE_COMPLETED
         await until(lambda: len(engine._watches._sleepers) == 2_000 and not engine._lives)
         held, _ = tracemalloc.get_traced_memory()
