@@ -199,6 +199,9 @@ async def test_the_clock_can_be_set():
     await engine.start()
     task_id = await send(engine, shop, "choose")
     await settled(engine, task_id)
+    async with engine.borrow(task_id) as live:
+        live.append(["unpush", "none"])  # an entry without a status
+        await live.stored()
     await answer(engine, shop, task_id, "red")
     task = await settled(engine, task_id)
     await engine.stop()

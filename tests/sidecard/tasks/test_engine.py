@@ -255,6 +255,28 @@ async def test_a_parent_that_fails_cancels_what_it_has_delegated(how):
     assert set(agents.canceled) == {("maker", "t9")}
 
 
+async def test_a_parent_that_completes_cancels_what_it_no_longer_waits_for():
+    """It was begun beside the skill, which came to its end without it."""
+    shop, store = Shop(), MemoryStore()
+    agents = FakeAgents({"maker": [ended("t9", Receipt(said="a hat"))]}, hold=asyncio.Event())
+
+    @shop.agent.skill(scope="hurry", idempotent=False)
+    async def hurry(order: Order, task: Task) -> Receipt:
+        """Delegate, and end meanwhile."""
+        task.group().start(task.delegate("maker", "make", order))
+        await asyncio.wait_for(shop.gate.wait(), 5)
+        return Receipt(said="enough")
+
+    async with started(shop.agent, store, agents) as engine:
+        task_id = await send(engine, shop, "hurry")
+        async with engine.borrow(task_id) as live:
+            await until(lambda: live.folded.children)
+        shop.gate.set()
+        assert said(await settled(engine, task_id)) == "enough"
+        await idle(engine)
+    assert set(agents.canceled) == {("maker", "t9")}
+
+
 async def test_delegation_sends_one_stable_message_and_uses_the_result():
     """The other agent is asked under a messageId that a retry would repeat; its data comes back as a model."""
     shop, store = Shop(), MemoryStore()

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
-from a2a.types import TaskState
+from a2a.types import ListTasksRequest, TaskState
 
 from sidecard import Task
 from sidecard.errors import StoreUnavailable, TaskConflict
@@ -144,12 +144,34 @@ async def test_any_replica_reads_answers_and_lists_any_task(cluster):
     assert said(await settled(two, task_id)) == "r by ada"
     assert said(await settled(one, task_id)) == "r by ada"
     for engine in (one, two):
-        from a2a.types import ListTasksRequest
-
         listed = await list_tasks(engine, "", "ada", ListTasksRequest())
         assert [task.id for task in listed.tasks] == [task_id]
         assert listed.total_size == 1
     assert await cluster.listed() == set()
+
+
+@pytest.mark.parametrize("size", [1, 2, 10])
+async def test_lists_of_all_replicas_are_one(cluster, size):
+    """Newest first whoever has them, in pages that lose and repeat nothing, the same on each; a change counts once."""
+    shop = Shop()
+    engines = [await cluster.replica(shop) for _ in range(3)]
+    made = []
+    for n in range(7):
+        made.insert(0, await send(engines[(0, 1, 0, 2, 2, 1, 0)[n]], shop, "choose" if n == 1 else "look", f"m{n}"))
+        await settled(engines[0], made[0])
+        await asyncio.sleep(0.002)  # statuses are stamped in milliseconds
+    await answer(engines[0], shop, made[5], "red")  # which another replica began
+    await settled(engines[0], made[5])
+    expected = [made[5], *made[:5], made[6]]
+    for engine in engines:
+        listed, token = [], ""
+        while True:
+            page = await list_tasks(engine, "", "ada", ListTasksRequest(page_size=size, page_token=token))
+            assert page.total_size == 7
+            listed += [task.id for task in page.tasks]
+            if not (token := page.next_page_token):
+                break
+        assert listed == expected
 
 
 async def test_one_message_is_one_task_on_all_replicas(cluster):
