@@ -19,13 +19,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 def read_json(body: bytes) -> object:
     """The body, parsed. Raises JSONParseError for what is no JSON, and for JSON that parsers disagree on."""
     try:
-        value = json.loads(
-            body.decode("utf-8"),
-            parse_constant=_no_constant,
-            parse_int=_integer,
-            parse_float=_float,
-            object_pairs_hook=_object,
-        )
+        value: object = _DECODER.decode(body.decode("utf-8"))
         if _SURROGATE.search(body):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError:
@@ -89,3 +83,8 @@ def _values(value: object, most: int) -> int:
         elif isinstance(one, list):
             within.extend(one)
     return found
+
+
+_DECODER = json.JSONDecoder(
+    parse_constant=_no_constant, parse_int=_integer, parse_float=_float, object_pairs_hook=_object
+)

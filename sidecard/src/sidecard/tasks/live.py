@@ -202,24 +202,31 @@ class Live:
 
         Then the outcome is not known, and the same message may be sent again.
         """
+        storing = self._storing(hurry=hurry)
+        if storing is None:
+            return
+        timer = asyncio.get_running_loop().call_later(ACKNOWLEDGE_SECONDS, _give_up_on, storing)
         try:
-            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
-                await self.stored(hurry=hurry)
-        except TimeoutError:
-            raise StoreUnavailable(
-                "the state store does not answer, so whether this was stored is not known; send the same message again"
-            ) from None
+            await storing
+        finally:
+            timer.cancel()
 
     async def stored(self, *, hurry: bool = True) -> None:
         """Return once everything appended so far is stored; without `hurry`, when the first entry is written anyway.
 
         Raises TaskConflict when another replica owns the task now, StoreUnavailable when this agent is stopping.
         """
+        storing = self._storing(hurry=hurry)
+        if storing is not None:
+            await storing
+
+    def _storing(self, *, hurry: bool) -> asyncio.Future[None] | None:
+        """What ends when everything appended so far is stored; None when it is already."""
         if hurry:
             self.release()
         if self.lost is not None:
             raise self.lost
-        await self._pending.wait()
+        return self._pending.waiter()
 
     def release(self) -> None:
         """Write the first entry now, whatever else might still join it."""
@@ -472,6 +479,15 @@ class Live:
             del self._steps[key]
             if step.done and not future.done():
                 future.set_result(step)
+
+
+def _give_up_on(storing: asyncio.Future[None]) -> None:
+    if not storing.done():
+        storing.set_exception(
+            StoreUnavailable(
+                "the state store does not answer, so whether this was stored is not known; send the same message again"
+            )
+        )
 
 
 def _has_lease(records: list[Record]) -> bool:

@@ -77,12 +77,13 @@ class Pending:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def wait(self) -> None:
-        """Return once everything that waits now is stored. Raises what `give_up` was told."""
-        if self._stored < self._appended:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append((self._appended, waiter))
-            await waiter
+    def waiter(self) -> asyncio.Future[None] | None:
+        """What ends once everything that waits now is stored, or raises what `give_up` is told; None for nothing."""
+        if self._stored == self._appended:
+            return None
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((self._appended, waiter))
+        return waiter
 
     def give_up(self, error: Exception) -> None:
         """Nothing more is stored here."""
