@@ -37,6 +37,7 @@ from sidecard.registry import Registry, keep_enrolled
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport, read_secret, sidecar_client
 from sidecard.signature import sign, signing_key
+from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.handler import DurableRequestHandler
 from sidecard.tasks.retention import Keep
@@ -167,6 +168,7 @@ class Service:
             delegator=Mesh(self._mesh, Registry(self._mesh), trust),
             scopes_of=self.scopes_of,
             sender=self._webhooks,
+            backoff=Backoff(patience=settings.delivery_days * 86_400),
             tries=settings.task_tries,
             keep=Keep(settings.retention_days, settings.deduplication_hours),
             runs={"tenant": settings.tenant_runs, "replica": settings.runs},

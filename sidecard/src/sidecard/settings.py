@@ -41,6 +41,14 @@ class Settings(BaseSettings):
         description="Where callers may have push notifications sent: `public` (https to public addresses) and origins "
         "such as https://hooks.example.org, by commas. Default: nowhere; the card then offers none.",
     )
+    delivery_days: float = Field(
+        default=3.0,
+        gt=0,
+        le=36_500,
+        validation_alias="SIDECARD_DELIVERY_DAYS",
+        description="How long a delivery that fails is tried again before it is given up; `sidecard undelivered` lists "
+        "those that were, `sidecard redeliver` has them made after all.",
+    )
     task_tries: int = Field(
         default=3,
         ge=1,
