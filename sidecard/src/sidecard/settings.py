@@ -41,6 +41,12 @@ class Settings(BaseSettings):
         description="Where callers may have push notifications sent: `public` (https to public addresses) and origins "
         "such as https://hooks.example.org, by commas. Default: nowhere; the card then offers none.",
     )
+    topic: str = Field(
+        default="",
+        validation_alias="SIDECARD_TOPIC",
+        description="Where every event of every task is published: a pub/sub component and a topic, as in "
+        "pubsub/tasks. Default: nowhere.",
+    )
     delivery_days: float = Field(
         default=3.0,
         gt=0,

@@ -115,9 +115,9 @@ async def test_a_crash_meanwhile_loses_nothing(writes, atomic):
     async with started(shop.agent, store, webhooks=webhooks) as engine:
         store.left = writes
         await until(lambda: told(webhooks)[-1:] == EVENTS[-1:] or store.down)
-        store.down = True
-    after = MemoryStore(atomic=atomic)
-    after.data = store.data
+        after = MemoryStore(atomic=atomic)
+        after.data = dict(store.data)
+        store.left, store.down = -1, False
     async with started(shop.agent, after, webhooks=webhooks) as engine:
         await until(lambda: told(webhooks)[-1:] == EVENTS[-1:])
         await until(lambda: request_key(0) not in after.data)
