@@ -2,6 +2,7 @@
 
 import json
 
+import msgpack
 import pytest
 
 from sidecard.push import Outcome
@@ -45,8 +46,8 @@ async def given_up(engine, shop, skill="buy", message_id="m1", **fields):
     return task_id
 
 
-async def asked(store):
-    letters = await dead_letters(store)
+async def asked_for(store, *task_ids):
+    letters = [letter for letter in await dead_letters(store) if not task_ids or letter.task_id in task_ids]
     assert await ask_for(store, letters)
     return letters
 
@@ -66,7 +67,7 @@ async def test_what_was_given_up_is_listed_and_told_after_all(atomic):
         assert letter.attempts > 1
         assert letter.since > 1_700_000_000_000
         webhooks.answers.clear()
-        await asked(store)
+        await asked_for(store)
         assert await taken(store, [letter], 5)
         await until(lambda: told(webhooks, hook.url) == EVENTS)
         await delivered(engine)
@@ -85,7 +86,7 @@ async def test_an_agent_that_is_not_running_does_it_when_it_starts():
     async with started(shop.agent, store, webhooks=webhooks, backoff=IMPATIENT) as engine:
         await delivered(engine)
         assert told(webhooks) == EVENTS[:1]
-    letters = await asked(store)
+    letters = await asked_for(store)
     assert not await taken(store, letters, 0.05)
     webhooks.answers.clear()
     async with started(shop.agent, store, webhooks=webhooks) as engine:
@@ -110,7 +111,7 @@ async def test_a_crash_meanwhile_loses_nothing(writes, atomic):
     shop, store, webhooks = Shop(), Dies(atomic=atomic), unreachable()
     async with started(shop.agent, store, webhooks=webhooks, backoff=IMPATIENT) as engine:
         await given_up(engine, shop)
-    await asked(store)
+    await asked_for(store)
     webhooks.answers.clear()
     async with started(shop.agent, store, webhooks=webhooks) as engine:
         store.left = writes
@@ -193,7 +194,7 @@ async def test_who_takes_a_replica_over_keeps_its_list_and_does_what_it_was_aske
         one = await cluster.replica(shop, sender=webhooks, backoff=IMPATIENT)
         task_id = await given_up(one, shop)
         cluster.kill(one)
-        letters = await asked(store)
+        letters = await asked_for(store)
         webhooks.answers.clear()
         two = await cluster.replica(shop, sender=webhooks, backoff=IMPATIENT)
         await until(lambda: told(webhooks) == EVENTS)
@@ -222,12 +223,37 @@ async def test_a_list_is_handed_over_by_a_replica_that_stops():
         await until(lambda: two.journal.slot.outbox.all == {mark(task_id)})
 
 
+@pytest.mark.parametrize("asked", [b"x", b"", b"\xc1", b"\x91\xa1x", msgpack.packb([["gone", ["w"]]])])
+async def test_what_makes_no_sense_is_dropped(asked):
+    """It holds up nothing, and what is asked next is done."""
+    shop, store, webhooks = Shop(), MemoryStore(), unreachable()
+    async with started(shop.agent, store, webhooks=webhooks, backoff=IMPATIENT) as engine:
+        await given_up(engine, shop)
+        store.data[request_key(0)] = asked
+        await until(lambda: request_key(0) not in store.data)
+        webhooks.answers.clear()
+        await asked_for(store)
+        await until(lambda: told(webhooks) == EVENTS)
+
+
+async def test_a_broken_log_holds_up_no_other_task():
+    """It is said, and what else was asked is done."""
+    shop, store, webhooks = Shop(), MemoryStore(), unreachable()
+    async with started(shop.agent, store, webhooks=webhooks, backoff=IMPATIENT) as engine:
+        broken, task_id = await given_up(engine, shop), await given_up(engine, shop, message_id="m2")
+        await asked_for(store, broken, task_id)
+        store.data[f"log:{broken}:2"] = store.data[f"log:{task_id}:2"]
+        webhooks.answers.clear()
+        await until(lambda: told(webhooks)[-1:] == EVENTS[-1:])
+        await until(lambda: request_key(0) not in store.data)
+
+
 async def test_what_others_have_asked_is_not_overwritten():
     """The second is told to come again."""
     shop, store, webhooks = Shop(), MemoryStore(), unreachable()
     async with started(shop.agent, store, webhooks=webhooks, backoff=IMPATIENT) as engine:
         await given_up(engine, shop)
-    letters = await asked(store)
+    letters = await asked_for(store)
     asked_first = store.data[request_key(0)]
     assert not await ask_for(store, letters)
     assert store.data[request_key(0)] == asked_first
@@ -243,7 +269,7 @@ async def test_marks_of_tasks_that_have_expired_go():
         while await retention.step() and store.data[f"log:{task_id}:1"].startswith(b"expired:") is False:
             pass
         assert await dead_letters(store) == []
-        await asked(store)
+        await asked_for(store)
     async with started(shop.agent, store, webhooks=webhooks) as engine:
         await until(lambda: not engine.journal.slot.outbox.all)
         assert not engine.outbox.dead

@@ -308,6 +308,37 @@ async def test_a_webhook_that_is_set_anew_goes_on_where_it_was():
     assert len([url for url, _ in webhooks.attempts if url == URL]) == 2
 
 
+async def test_an_entry_that_is_stored_while_a_webhook_is_given_up_leaves_nothing_listed():
+    """What is noted of it then speaks of the entry before."""
+
+    class Gated(MemoryStore):
+        gate, waits = None, False
+
+        async def write(self, creates, upserts, deletes=()):
+            if self.gate and any(key.startswith("log:") for key, _ in creates):
+                self.waits = True
+                await self.gate.wait()
+            await super().write(creates, upserts, deletes)
+
+    shop, webhooks, store = Shop(), FakeWebhooks(), Gated()
+    webhooks.hold[URL] = asyncio.Event()
+    webhooks.answers[URL] = [Outcome(gone=True, problem="gone")]
+    async with started(shop.agent, store, webhooks=webhooks) as engine:
+        task_id = await begin(engine, shop, "choose")
+        await settled(engine, task_id)
+        await until(lambda: webhooks.attempts)
+        store.gate = asyncio.Event()
+        async with engine.borrow(task_id) as live:
+            live.append(live.status(S.TASK_STATE_INPUT_REQUIRED))
+            await until(lambda: store.waits)
+            webhooks.hold[URL].set()
+            await until(lambda: engine.journal._told)
+            store.gate.set()
+            await live.stored()
+        await delivered(engine)
+        assert not engine.journal.slot.outbox.all
+
+
 @pytest.mark.parametrize(
     ("outcome", "patience", "over"), [(Outcome(gone=True, problem="gone"), 60, "gone"), (DOWN, 0.05, "dead")]
 )

@@ -8,6 +8,7 @@ from google.protobuf.json_format import MessageToDict
 
 from sidecard.push import Outcome
 from sidecard.tasks import dead as dead_module
+from sidecard.tasks import outbox as outbox_module
 from sidecard.tasks.cursor import topic_key
 from sidecard.tasks.dead import ask_for, dead_letters
 from sidecard.tasks.delivery import TOPIC_MOST_SECONDS, Delivery
@@ -167,7 +168,7 @@ async def test_two_replicas_that_both_write_a_task_publish_it_whole():
     ]
 
 
-async def test_webhooks_wait_while_only_the_topic_is_allowed():
+async def test_webhooks_wait_while_only_the_topic_is_allowed(caplog):
     """They are told when their operator allows them again, and the topic hears nothing twice."""
     shop, store, topic, webhooks = Shop(), MemoryStore(), FakeTopic(), FakeWebhooks()
     webhooks.hold["https://example.org/hook"] = asyncio.Event()
@@ -180,6 +181,7 @@ async def test_webhooks_wait_while_only_the_topic_is_allowed():
         await until(lambda: heard(topic)[-1:] == ["COMPLETED"])
         await until(lambda: not engine.outbox)
         assert engine.journal.slot.outbox.all == {task_id}
+    assert "told no more" not in caplog.text
     webhooks.hold.clear()
     async with started(shop.agent, store, webhooks=webhooks, topic=topic) as engine:
         await delivered(engine)
@@ -206,6 +208,25 @@ async def test_a_topic_that_was_given_up_is_a_dead_letter(monkeypatch):
         await until(lambda: heard(topic) == EVENTS)
         await delivered(engine)
     assert not [key for key in store.data if key.endswith(":topic")]
+
+
+async def test_a_broker_that_is_down_fills_no_memory(monkeypatch):
+    """What is beyond a number waits on the list, over a restart too, and is published when there is room."""
+    monkeypatch.setattr(outbox_module, "MOST_WAITING", 10)
+    shop, store, topic = Shop(), MemoryStore(), FakeTopic()
+    topic.hold = asyncio.Event()
+    async with started(shop.agent, store, topic=topic) as engine:
+        tasks = [await send(engine, shop, "look", f"m{n}") for n in range(100)]
+        await asyncio.gather(*(settled(engine, task_id) for task_id in tasks))
+        assert len(engine.outbox) == 10
+    async with started(shop.agent, store, topic=topic, webhooks=FakeWebhooks()) as engine:
+        await until(lambda: len(engine.outbox) == 10)
+        tasks.append(await begin(engine, shop, "look", "with a webhook"))
+        await settled(engine, tasks[-1])
+        assert tasks[-1] in engine.outbox._mail  # nobody waits for the topic to tell webhooks
+        topic.hold.set()
+        await delivered(engine)
+    assert all(first_heard(topic, task_id) == EVENTS for task_id in tasks)
 
 
 async def test_webhooks_that_hang_hold_up_no_topic():

@@ -34,6 +34,7 @@ LOOK_SECONDS = 1.0
 TIDY_SECONDS = 6 * 3_600.0
 """How often marks are looked at whose tasks may have expired."""
 WAIT_SECONDS = 0.1
+AT_ONCE = 32
 
 
 def request_key(number: int) -> str:
@@ -74,13 +75,26 @@ class DeadLetters:
         asked = (await self._journal.store.read([key])).get(key)
         if asked is None:
             return
-        for task_id, config_ids in msgpack.unpackb(asked):
-            log.info("delivering what was given up of task %s", task_id)
-            try:
-                await self._outbox.revive(task_id, config_ids)
-            except LogBroken as error:
-                log.error("%s", error)
+        tasks = _tasks(asked)
+        for start in range(0, len(tasks), AT_ONCE):
+            await asyncio.gather(*(self._revive(*task) for task in tasks[start : start + AT_ONCE]))
         await self._journal.sweep(Sweep(deletes=[key]))
+
+    async def _revive(self, task_id: str, config_ids: list[str]) -> None:
+        log.info("delivering what was given up of task %s", task_id)
+        try:
+            await self._outbox.revive(task_id, config_ids)
+        except LogBroken as error:
+            log.error("%s", error)
+
+
+def _tasks(asked: bytes) -> list[tuple[str, list[str]]]:
+    """What a request names; nothing when it is none."""
+    try:
+        return [(str(task_id), [*map(str, config_ids)]) for task_id, config_ids in msgpack.unpackb(asked)]
+    except (ValueError, TypeError, msgpack.UnpackException):
+        log.error("what is asked to be delivered can't be read, and is dropped")
+        return []
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,10 @@ def is_mark(name: str) -> bool:
 
 @dataclass(slots=True, eq=False)
 class Hook:
-    """Who is told: a webhook, or the topic, which has no `config`. Without a cursor nothing is known yet."""
+    """Who is told: a webhook, or the topic, which has no `config`. Without a cursor nothing is known yet.
+
+    `noted` is the entry up to which it was last stored how far it is.
+    """
 
     name: str
     key: str
@@ -37,6 +40,7 @@ class Hook:
     config: TaskPushNotificationConfig | None
     cursor: Cursor | None = None
     worker: "asyncio.Task[None] | None" = None
+    noted: int = 0
 
     def __str__(self) -> str:
         return f"webhook {self.name}" if self.config else "the topic"
@@ -89,6 +93,10 @@ class Mail:
     def owes(self, hook: Hook) -> bool:
         """Whether there is something left to tell."""
         return hook.cursor is None or (not hook.cursor.over and hook.cursor.place[0] <= self.end)
+
+    def is_done(self, hook: Hook) -> bool:
+        """Whether it is told everything, or is over, and this is stored: entries may have come meanwhile."""
+        return not self.owes(hook) and hook.noted >= self.end
 
     def through(self) -> int:
         """The last entry that all are told of, or will never be."""

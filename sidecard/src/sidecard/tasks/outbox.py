@@ -1,6 +1,7 @@
 """Webhooks and the topic: each is told of every event of its task, in order, at least once, over restarts."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from functools import partial
@@ -22,6 +23,8 @@ TURN_EVENTS = 32
 TURN_SECONDS = 5.0
 """After so many events, or so long, a receiver's cursor is stored, and others have their turn."""
 TAKE_UP = 16
+MOST_WAITING = 4_096
+"""Tasks in memory that wait for the topic alone. The others wait on the list: a broker that is down fills no memory."""
 CHANGES = frozenset({"push", "unpush"})
 
 
@@ -43,6 +46,8 @@ class Outbox:
         self._mail: dict[str, Mail] = {}
         self.dead: set[str] = set()
         """Tasks with a delivery that was given up."""
+        self._for_topic: set[str] = set()
+        self._left_listed = False
         self._working: set[asyncio.Task[None]] = set()
         self._last_words: list[asyncio.Future[None]] = []
         self._stopping = False
@@ -55,6 +60,7 @@ class Outbox:
         """Tell webhooks from now on, beginning with what the last stop left on the outbox list."""
         self._stopping = False
         self._mail.clear()
+        self._for_topic.clear()
         self.dead.clear()
         self.take_up(listed)
 
@@ -135,18 +141,37 @@ class Outbox:
         return mail
 
     def _serve(self, folded: FoldedTask, *, new: bool = False) -> None:
-        if self._stopping:
+        if self._stopping or self._leaves_listed(folded):
             return
         mail = self._mail_of(folded)
         for hook in mail.hooks.values():
-            if new:
+            if new and hook.cursor is None:
                 hook.cursor = Cursor.of(hook.webhook, None)  # there can't be one: no need to look
             if hook.worker is None and self._delivery.reaches(hook):
                 self._work_on(mail, hook)
         if not mail.hooks:
             self._mail.pop(mail.task_id)
+            self._for_topic.discard(mail.task_id)
             self.dead.discard(mail.task_id)
             self._journal.told(Told(mail.task_id, mail.end, mail.end, {}))
+
+    def _leaves_listed(self, folded: FoldedTask) -> bool:
+        """Whether so many wait for the topic that this one has to wait on the list."""
+        task_id = folded.task.id
+        if not folded.push and task_id not in self._mail and len(self._for_topic) >= MOST_WAITING:
+            self._left_listed = True
+            return True
+        (self._for_topic.discard if folded.push else self._for_topic.add)(task_id)
+        return False
+
+    def _take_up_listed(self) -> None:
+        """Go on with those who wait on the list, once half of those in memory are told."""
+        room = MOST_WAITING - len(self._for_topic)
+        if self._left_listed and room >= MOST_WAITING / 2 and not self._stopping:
+            waiting = (name for name in self._journal.slot.outbox.all if not is_mark(name) and name not in self._mail)
+            some = list(itertools.islice(waiting, room + 1))
+            self._left_listed = len(some) > room
+            self.take_up(some[:room])
 
     def _work_on(self, mail: Mail, hook: Hook) -> None:
         hook.worker = self._spawn(self._work(mail, hook), f"{hook} of {mail.task_id}")
@@ -156,10 +181,12 @@ class Outbox:
         hook.worker = None
         if done.cancelled() or self._stopping or hook not in mail.hooks.values():
             return
-        if mail.owes(hook) and done.exception() is None:  # just now
+        if not mail.is_done(hook) and done.exception() is None:  # just now
             self._work_on(mail, hook)
         elif self._mail.get(mail.task_id) is mail and not any(other.worker for other in mail.hooks.values()):
             del self._mail[mail.task_id]
+            self._for_topic.discard(mail.task_id)
+            self._take_up_listed()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)
@@ -179,7 +206,7 @@ class Outbox:
                     async with self._delivery.turn(mail, hook):
                         await self._turn(mail, hook, hook.cursor)
                 await self._note(mail, hook, hook.cursor)
-                if not mail.owes(hook):
+                if mail.is_done(hook):
                     return
         except asyncio.CancelledError:
             if self._stopping and hook.cursor is not None:
@@ -198,6 +225,7 @@ class Outbox:
 
     def _note(self, mail: Mail, hook: Hook, cursor: Cursor) -> asyncio.Future[None]:
         """Store how far a receiver is. The topic's cursor goes with the last word of its task; nobody needs it then."""
+        hook.noted = mail.end
         cursors: dict[str, bytes | None] = {hook.key: cursor.pack()}
         if self._delivery.to_topic and mail.over:
             cursors[topic_key(mail.task_id)] = None
