@@ -9,19 +9,20 @@ from google.protobuf.json_format import MessageToDict
 from sidecard.push import Outcome
 from sidecard.tasks import dead as dead_module
 from sidecard.tasks import outbox as outbox_module
-from sidecard.tasks.cursor import topic_key
+from sidecard.tasks.cursor import Cursor, topic_key
 from sidecard.tasks.dead import ask_for, dead_letters
-from sidecard.tasks.delivery import TOPIC_MOST_SECONDS, Delivery
+from sidecard.tasks.delivery import AT_ONCE, TOPIC_MOST_SECONDS, Delivery
 from sidecard.tasks.events import event_of
 from sidecard.tasks.loading import read_log
+from sidecard.tasks.mail import Mail, hook_of_topic
 from sidecard.tasks.retention import Keep, Retention
 from sidecard.tasks.tombstone import Tombstone
 from sidecard.telemetry import WebhookMetrics
-from sidecard.testing import FakeTopic, FakeWebhooks, MemoryStore, started
+from sidecard.testing import FakeTopic, FakeWebhooks, MemoryStore, caller, message, started
 from tests.sidecard.tasks.shop import Shop, answer, idle, send, settled, until
 from tests.sidecard.tasks.test_costs import CountingStore
 from tests.sidecard.tasks.test_dead import IMPATIENT
-from tests.sidecard.tasks.test_outbox import DOWN, FAST, begin, delivered, short, told
+from tests.sidecard.tasks.test_outbox import DOWN, FAST, begin, delivered, short, told, webhook
 from tests.sidecard.tasks.test_replicas import Cluster
 
 EVENTS = ["SUBMITTED", "WORKING", "+", "COMPLETED"]
@@ -230,16 +231,26 @@ async def test_a_broker_that_is_down_fills_no_memory(monkeypatch):
 
 
 async def test_webhooks_that_hang_hold_up_no_topic():
-    """However many they are."""
+    """Though they have all the places that webhooks have."""
     shop, topic, webhooks = Shop(), FakeTopic(), FakeWebhooks()
     async with started(shop.agent, MemoryStore(), topic=topic, webhooks=webhooks) as engine:
-        webhooks.hold["https://example.org/hook"] = asyncio.Event()
-        for n in range(100):
-            await begin(engine, shop, "look", f"m{n}")
-        await until(lambda: heard(topic).count("COMPLETED") == 100)
+        for n in range(AT_ONCE["all"]):
+            url = f"https://slow{n}.example/"
+            webhooks.hold[url] = asyncio.Event()
+            sent = message("", f"m{n}", data={"what": "hat"})
+            await engine.create(caller(shop.agent, f"owner {n}"), "", shop.skill("look"), sent, webhook(url=url))
+        await until(lambda: len(webhooks.attempts) == AT_ONCE["all"])
+        await settled(engine, await send(engine, shop, "look", "plain"))
+        await until(lambda: heard(topic).count("COMPLETED") == AT_ONCE["all"] + 1)
 
 
-def test_the_topic_is_tried_again_soon():
-    """It is one broker for all tasks: when that is back, nobody waits for an hour."""
-    delivery = Delivery(None, FakeTopic(), WebhookMetrics("shop"), clock=lambda: 0)
-    assert max(delivery._topic_backoff.delay(n) for n in range(1, 40)) <= TOPIC_MOST_SECONDS
+async def test_the_topic_is_tried_again_soon():
+    """It is one broker for all tasks: when that is back, nobody waits for an hour, as for a webhook."""
+    topic = FakeTopic()
+    topic.answers = [DOWN]
+    delivery = Delivery(None, topic, WebhookMetrics("shop"), clock=lambda: 1_000)
+    meta = {"task": "t", "context": "c", "skill": "look", "tenant": "", "owner": "ada", "trace": ""}
+    event = event_of(["status", 1, 1, b"", "", 0], meta, (1, 0))
+    cursor = Cursor((1, 0), (0, 0), attempts=30, failing_since=1)
+    assert not await delivery.attempt(Mail("t", meta), hook_of_topic("t"), cursor, event, 1)
+    assert 0 < cursor.next_at - 1_000 <= TOPIC_MOST_SECONDS * 1_000
