@@ -143,26 +143,22 @@ class Sidecar:
 
 
 @contextlib.contextmanager
-def sidecar(kind: str, store: Server | None, folder: Path) -> Iterator[Sidecar]:
-    """A sidecar of app-id `shop` over a store of this kind; its files, and SQLite's, are in `folder`."""
+def sidecar(kind: str, store: Server | None, folder: Path, broker: Server | None = None) -> Iterator[Sidecar]:
+    """A sidecar of app-id `shop` over a store of this kind; its files, and SQLite's, are in `folder`.
+
+    With a Redis as `broker` it has a component `pubsub` too.
+    """
     metadata = {"connectionString": str(folder / "state.db"), "busyTimeout": "10s"}
     if kind == "state.postgresql" and store is not None:
         where = f"host=127.0.0.1 port={store.port} user=sidecard database=postgres sslmode=disable"
         metadata = {"connectionString": where}
     if kind == "state.redis" and store is not None:
         metadata = {"redisHost": f"127.0.0.1:{store.port}", "redisPassword": ""}
-    component = {
-        "apiVersion": "dapr.io/v1alpha1",
-        "kind": "Component",
-        "metadata": {"name": "state"},
-        "spec": {
-            "type": kind,
-            "version": "v2" if kind == "state.postgresql" else "v1",
-            "metadata": [{"name": name, "value": value} for name, value in metadata.items()],
-        },
-    }
     (folder / "components").mkdir(exist_ok=True)
-    (folder / "components" / "state.yaml").write_text(yaml.safe_dump(component))
+    _write_component(folder, "state", kind, metadata)
+    if broker is not None:
+        redis_host = {"redisHost": f"127.0.0.1:{broker.port}", "redisPassword": ""}
+        _write_component(folder, "pubsub", "pubsub.redis", redis_host)
     http, grpc, internal, metrics = free_ports(4)
     options = f"--app-id shop --resources-path {folder}/components --dapr-http-port {http} --dapr-grpc-port {grpc}"
     options += f" --dapr-internal-grpc-port {internal} --metrics-port {metrics} --log-level warn"
@@ -174,6 +170,20 @@ def sidecar(kind: str, store: Server | None, folder: Path) -> Iterator[Sidecar]:
         started = Sidecar(kind, grpc, http, server)
         wait_ready(started)
         yield started
+
+
+def _write_component(folder: Path, name: str, kind: str, metadata: dict[str, str]) -> None:
+    component = {
+        "apiVersion": "dapr.io/v1alpha1",
+        "kind": "Component",
+        "metadata": {"name": name},
+        "spec": {
+            "type": kind,
+            "version": "v2" if kind == "state.postgresql" else "v1",
+            "metadata": [{"name": key, "value": value} for key, value in metadata.items()],
+        },
+    }
+    (folder / "components" / f"{name}.yaml").write_text(yaml.safe_dump(component))
 
 
 def wait_ready(started: Sidecar) -> None:

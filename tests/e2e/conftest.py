@@ -12,11 +12,18 @@ from sidecard.cli.project import Project
 from sidecard.cli.system import System
 
 HERE = Path(__file__).resolve().parents[2]
+PUBSUB = {
+    "apiVersion": "dapr.io/v1alpha1",
+    "kind": "Component",
+    "metadata": {"name": "pubsub"},
+    "spec": {"type": "pubsub.in-memory", "version": "v1"},
+    "scopes": ["expenses"],
+}
 
 
 @pytest.fixture(scope="session")
 def webhook_port() -> int:
-    """A free port: the orchestrator may send push notifications to http://127.0.0.1 there."""
+    """A free port: the orchestrator and expenses may send push notifications to http://127.0.0.1 there."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -24,7 +31,10 @@ def webhook_port() -> int:
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory, webhook_port: int) -> Iterator[System]:
-    """The running system. Its callers include `tester`, who holds a key and every scope."""
+    """The running system. Its callers include `tester`, who holds a key and every scope.
+
+    The events of expenses' tasks are published; what it can't deliver it gives up after two seconds.
+    """
     project = Project(HERE).copy_to(tmp_path_factory.mktemp("desk"))
     callers_file = project.root / "agents" / "callers.yaml"
     callers = yaml.safe_load(callers_file.read_text())
@@ -39,8 +49,14 @@ def system(tmp_path_factory: pytest.TempPathFactory, webhook_port: int) -> Itera
     callers_file.write_text(yaml.safe_dump(callers))
     run_file = project.root / "dapr.yaml"
     run = yaml.safe_load(run_file.read_text())
-    orchestrator = next(app for app in run["apps"] if app["appID"] == "orchestrator")
-    orchestrator["env"]["SIDECARD_WEBHOOKS"] = f"http://127.0.0.1:{webhook_port}"
+    apps = {app["appID"]: app for app in run["apps"]}
+    apps["orchestrator"]["env"]["SIDECARD_WEBHOOKS"] = f"http://127.0.0.1:{webhook_port}"
+    apps["expenses"]["env"] |= {
+        "SIDECARD_WEBHOOKS": f"http://127.0.0.1:{webhook_port}",
+        "SIDECARD_DELIVERY_DAYS": "0.00002",
+        "SIDECARD_TOPIC": "pubsub/tasks",
+    }
+    (project.root / "components" / "pubsub.yaml").write_text(yaml.safe_dump(PUBSUB))
     run_file.write_text(yaml.safe_dump(run, sort_keys=False))
     with System(project) as running:
         yield running

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -23,12 +24,14 @@ import sidecard.app
 from sidecard import Agent, Task, create_app, serve
 from sidecard.callers import KEY_HEADER
 from sidecard.card import fetch_card
+from sidecard.errors import ConfigurationError
 from sidecard.refusals import JSON_RPC_CODES, Unavailable
 from sidecard.settings import Settings
 from sidecard.signature import digest
 from sidecard.tasks.store import KINDS
 from sidecard.telemetry import Telemetry
 from sidecard.testing import MemoryStore
+from sidecard.topic import TopicName
 from sidecard.trust import TrustStore
 
 SIGNING = JWK.generate(kty="EC", crv="P-256", kid="shop-1", alg="ES256")
@@ -253,6 +256,46 @@ async def test_a_later_process_on_the_same_store_ends_the_earlier_one(project, s
             assert later.ready
 
 
+class Broker:
+    """Stands for the topic; `missing` when its sidecar has no such component."""
+
+    missing = False
+    opened: ClassVar[list] = []
+
+    def __init__(self, agent, name, *, port, token):
+        self.name, self.token, self.closed = name, token, False
+        self.opened.append(self)
+
+    async def recognise(self):
+        if self.missing:
+            raise ConfigurationError("there is no such component")
+
+    async def close(self):
+        self.closed = True
+
+
+async def test_what_leaves_it_is_as_its_settings_say(project, store, listen, monkeypatch):
+    """How long deliveries are tried, and the topic, which must be there; nothing of that without them."""
+    monkeypatch.setattr(sidecard.app, "Topic", Broker)
+    async with running(await listen(Sidecar().app)) as (service, _):
+        await until(lambda: service.ready)
+        assert service.engine().outbox is None
+        assert not service.engine().journal.publishes
+        assert not Broker.opened
+    async with running(await listen(Sidecar().app), topic="pubsub/tasks", delivery_days=0.5) as (service, _):
+        await until(lambda: service.ready)
+        assert service.engine().journal.publishes
+        assert service.engine().outbox._delivery.to_topic
+        assert service.engine().outbox._delivery._backoff.patience == 43_200
+        (broker,) = Broker.opened
+        assert (broker.name, broker.token) == (TopicName("pubsub", "tasks"), "sidecar's")
+    assert broker.closed
+    monkeypatch.setattr(Broker, "missing", True)
+    async with running(await listen(Sidecar().app), topic="pubsub/tasks") as (service, _):
+        await until(lambda: service.failure)
+        assert "no such component" in str(service.failure)
+
+
 async def test_a_store_of_another_key_stops_it(project, store, listen):
     """The engine's own check ends the process, too."""
     store.data["task-id-key"] = b"another"
@@ -278,6 +321,7 @@ async def test_a_replaced_key_is_taken_with_the_former_one_behind_it(project, st
     ("name", "value", "words"),
     [
         ("APP_PORT", "eighty", "the environment is set up wrongly: APP_PORT: "),
+        ("SIDECARD_TOPIC", "tasks", "SIDECARD_TOPIC is 'tasks': "),
         ("SIDECARD_CALLERS", "nowhere.yaml", "nowhere.yaml is not a list of callers: "),
     ],
 )

@@ -2,16 +2,21 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import pytest
 
 from chaos import servers
+from sidecard.push import Outcome
 from sidecard.tasks import replicas
+from sidecard.tasks.cursor import Backoff
+from sidecard.tasks.dead import ask_for, dead_letters, taken
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.slots import Slot
 from sidecard.tasks.store import KINDS, DaprStateStore, prove
-from sidecard.testing import FakeAgents, caller
+from sidecard.testing import FakeAgents, FakeWebhooks, caller
 from tests.sidecard.tasks.shop import Shop, answer, said, send, settled, until
+from tests.sidecard.tasks.test_outbox import URL, begin, told
 
 
 @pytest.fixture
@@ -32,7 +37,7 @@ async def start_shared(shared_sidecar):
 async def _starting(sidecar):
     async with contextlib.AsyncExitStack() as stack:
 
-        async def starting(shop):
+        async def starting(shop, **more):
             store = connect(sidecar)
             stack.push_async_callback(store.close)
             await store.recognise()
@@ -42,6 +47,7 @@ async def _starting(sidecar):
                 task_id_key=b"only for tests",
                 delegator=FakeAgents(),
                 scopes_of=lambda _: shop.agent.scopes,
+                **more,
             )
             await engine.start()
             stack.push_async_callback(engine.stop)
@@ -95,6 +101,29 @@ async def test_every_kind_of_task_ends_on_it(start):
     assert said(await settled(engine, asking)) == "r by ada"
     assert (await engine.journal.slot.list_of(("", "ada"))).counts[3] >= 300
     assert (await Slot.load(engine.store, engine.journal.slot.number)).todo.all == set()
+
+
+async def test_what_was_given_up_is_delivered_after_all_on_it(start, sidecar):
+    """Asked for by way of the store; who asks while somebody else has is told so."""
+    shop, webhooks = Shop(), FakeWebhooks()
+    webhooks.answers[URL] = [Outcome(problem="down")] * 1_000
+    engine = await start(shop, sender=webhooks, backoff=Backoff(first=0.001, most=0.002, patience=0.01))
+    store = connect(sidecar)
+    await store.recognise()
+    task_id = await begin(engine, shop, "look", "given up")
+    await until(lambda: engine.outbox.dead)
+    await until(lambda: not engine.outbox)
+    letters = [letter for letter in await dead_letters(store) if letter.task_id == task_id]
+    assert [(letter.config_id, letter.waiting) for letter in letters] == [("w", 4)]
+    webhooks.answers.clear()
+    of_nobody = [replace(letters[0], slot=999)]
+    assert [await ask_for(store, of_nobody), await ask_for(store, of_nobody)] == [True, False]
+    assert await ask_for(store, letters)
+    assert await taken(store, letters, 10)
+    await until(lambda: told(webhooks) == ["SUBMITTED", "WORKING", "+", "COMPLETED"])
+    await until(lambda: not engine.outbox)
+    assert await dead_letters(store) == []
+    await store.close()
 
 
 async def test_one_message_is_one_task_on_two_replicas(start_shared):

@@ -37,11 +37,13 @@ from sidecard.registry import Registry, keep_enrolled
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport, read_secret, sidecar_client
 from sidecard.signature import sign, signing_key
+from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.handler import DurableRequestHandler
 from sidecard.tasks.retention import Keep
 from sidecard.tasks.store import DaprStateStore
 from sidecard.telemetry import Telemetry, configure
+from sidecard.topic import Topic, TopicName
 from sidecard.trust import TrustStore
 
 log = logging.getLogger("sidecard")
@@ -75,6 +77,7 @@ class Service:
         telemetry.instrument_client(self._mesh)
         destinations = Destinations.parse(settings.webhooks)
         self._webhooks = Webhooks(destinations) if destinations else None
+        self._topic = TopicName.parse(settings.topic)
         self.handler = DurableRequestHandler(
             self.engine, scopes_of=self.scopes_of, extended_card=self._extended_card, webhooks=self._webhooks
         )
@@ -156,9 +159,15 @@ class Service:
         token = settings.app_api_token.get_secret_value()
         self._signed = SignedCard(sign(self._public, key))
         self._callers = Callers(name, self._file, app_token=token, api_keys=api_keys)
-        store = DaprStateStore(port=settings.dapr_grpc_port, token=settings.dapr_api_token.get_secret_value())
+        port, dapr_token = settings.dapr_grpc_port, settings.dapr_api_token.get_secret_value()
+        store = DaprStateStore(port=port, token=dapr_token)
         stack.push_async_callback(store.close)
         await self._patiently(store.recognise)
+        topic = None
+        if self._topic is not None:
+            topic = Topic(name, self._topic, port=port, token=dapr_token)
+            stack.push_async_callback(topic.close)
+            await self._patiently(topic.recognise)
         engine = Engine(
             self.agent,
             store,
@@ -167,6 +176,8 @@ class Service:
             delegator=Mesh(self._mesh, Registry(self._mesh), trust),
             scopes_of=self.scopes_of,
             sender=self._webhooks,
+            topic=topic,
+            backoff=Backoff(patience=settings.delivery_days * 86_400),
             tries=settings.task_tries,
             keep=Keep(settings.retention_days, settings.deduplication_hours),
             runs={"tenant": settings.tenant_runs, "replica": settings.runs},

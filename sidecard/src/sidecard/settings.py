@@ -41,6 +41,20 @@ class Settings(BaseSettings):
         description="Where callers may have push notifications sent: `public` (https to public addresses) and origins "
         "such as https://hooks.example.org, by commas. Default: nowhere; the card then offers none.",
     )
+    topic: str = Field(
+        default="",
+        validation_alias="SIDECARD_TOPIC",
+        description="Where every event of every task is published: a pub/sub component and a topic, as in "
+        "pubsub/tasks. Default: nowhere.",
+    )
+    delivery_days: float = Field(
+        default=3.0,
+        gt=0,
+        le=36_500,
+        validation_alias="SIDECARD_DELIVERY_DAYS",
+        description="How long a delivery that fails is tried again before it is given up; `sidecard undelivered` lists "
+        "those that were, `sidecard redeliver` has them made after all.",
+    )
     task_tries: int = Field(
         default=3,
         ge=1,

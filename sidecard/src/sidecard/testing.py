@@ -10,7 +10,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import grpc.aio
 import httpx
@@ -42,12 +42,15 @@ from sidecard.settings import Settings
 from sidecard.tasks import binding
 from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.engine import Engine, system_clock
+from sidecard.tasks.events import Update
 from sidecard.tasks.handler import DurableRequestHandler
 from sidecard.tasks.runner import RUNS
+from sidecard.tasks.state import Place
 from sidecard.tasks.states import TERMINAL
 from sidecard.tasks.turns import Limits
 from sidecard.tasks.watch import Delegator
 from sidecard.telemetry import Telemetry
+from sidecard.topic import cloud_event
 
 KEY = b"only for tests"
 APP_TOKEN = "the app's token in tests"  # noqa: S105 -- no secret
@@ -160,6 +163,25 @@ class FakeWebhooks(Webhooks):
         return outcome
 
 
+class FakeTopic:
+    """A topic: `published` are the events as CloudEvents, in order. `answers` holds what becomes of each attempt."""
+
+    def __init__(self, agent: str = "shop") -> None:
+        self._agent = agent
+        self.published: list[dict[str, Any]] = []
+        self.answers: list[Outcome] = []
+        self.hold: asyncio.Event | None = None
+
+    async def publish(self, meta: Mapping[str, str], place: Place, at: int, event: Update) -> Outcome:
+        """See topic.Topic."""
+        if self.hold is not None:
+            await self.hold.wait()
+        outcome = self.answers.pop(0) if self.answers else Outcome(delivered=True)
+        if outcome.delivered:
+            self.published.append(cloud_event(self._agent, meta, place, at, event))
+        return outcome
+
+
 def ended(task_id: str, *values: object, state: TaskState = TaskState.TASK_STATE_COMPLETED, says: str = "") -> A2ATask:
     """A task of another agent, at rest: with an artifact of these values, and a status that says something."""
     task = A2ATask(id=task_id, context_id=f"c-{task_id}", status=TaskStatus(state=state))
@@ -191,6 +213,7 @@ async def started(
     agents: Delegator | None = None,
     *,
     webhooks: Webhooks | None = None,
+    topic: FakeTopic | None = None,
     backoff: Backoff | None = None,
     runs: Limits = RUNS,
 ) -> AsyncIterator[Engine]:
@@ -206,6 +229,7 @@ async def started(
         delegator=agents or FakeAgents(),
         scopes_of=lambda _: agent.scopes,
         sender=webhooks,
+        topic=topic,
         backoff=backoff,
         runs=runs,
     )

@@ -11,8 +11,9 @@ from sidecard.egress import Destinations
 from sidecard.push import Outcome, Webhooks
 from sidecard.tasks import outbox as outbox_module
 from sidecard.tasks.cursor import Backoff, Cursor, cursor_key
+from sidecard.tasks.delivery import AT_ONCE
 from sidecard.tasks.journal import Append, Journal, Told
-from sidecard.tasks.outbox import AT_ONCE
+from sidecard.tasks.mail import is_mark
 from sidecard.tasks.slots import Slot
 from sidecard.tasks.state import Webhook
 from sidecard.testing import FakeWebhooks, MemoryStore, caller, message, started
@@ -57,7 +58,7 @@ def short(event):
 
 
 def nothing_due(engine):
-    return not engine.outbox and not engine.journal.slot.outbox.all
+    return not engine.outbox and all(map(is_mark, engine.journal.slot.outbox.all))
 
 
 async def delivered(engine):
@@ -65,7 +66,7 @@ async def delivered(engine):
     await idle(engine)
     await until(lambda: nothing_due(engine))
     await idle(engine)
-    assert not engine.outbox._turns._places
+    assert not engine.outbox._delivery._turns._places
     assert not engine.journal._due
 
 
@@ -305,6 +306,37 @@ async def test_a_webhook_that_is_set_anew_goes_on_where_it_was():
     missed = ["WORKING", "WORKING", "INPUT_REQUIRED", "WORKING", "+", "COMPLETED"]
     assert told(webhooks, "https://new.example/") == missed
     assert len([url for url, _ in webhooks.attempts if url == URL]) == 2
+
+
+async def test_an_entry_that_is_stored_while_a_webhook_is_given_up_leaves_nothing_listed():
+    """What is noted of it then speaks of the entry before."""
+
+    class Gated(MemoryStore):
+        gate, waits = None, False
+
+        async def write(self, creates, upserts, deletes=()):
+            if self.gate and any(key.startswith("log:") for key, _ in creates):
+                self.waits = True
+                await self.gate.wait()
+            await super().write(creates, upserts, deletes)
+
+    shop, webhooks, store = Shop(), FakeWebhooks(), Gated()
+    webhooks.hold[URL] = asyncio.Event()
+    webhooks.answers[URL] = [Outcome(gone=True, problem="gone")]
+    async with started(shop.agent, store, webhooks=webhooks) as engine:
+        task_id = await begin(engine, shop, "choose")
+        await settled(engine, task_id)
+        await until(lambda: webhooks.attempts)
+        store.gate = asyncio.Event()
+        async with engine.borrow(task_id) as live:
+            live.append(live.status(S.TASK_STATE_INPUT_REQUIRED))
+            await until(lambda: store.waits)
+            webhooks.hold[URL].set()
+            await until(lambda: engine.journal._told)
+            store.gate.set()
+            await live.stored()
+        await delivered(engine)
+        assert not engine.journal.slot.outbox.all
 
 
 @pytest.mark.parametrize(

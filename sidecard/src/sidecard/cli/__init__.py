@@ -10,6 +10,7 @@ import typer
 from sidecard.cli import talk
 from sidecard.cli.check import check
 from sidecard.cli.console import Console
+from sidecard.cli.dead import redeliver, undelivered
 from sidecard.cli.log import log
 from sidecard.cli.replay import replay
 from sidecard.errors import SidecardError
@@ -94,6 +95,8 @@ app.command("check", rich_help_panel="Set-up")(check)
 talk.register(app)
 app.command("log", rich_help_panel="Looking into tasks")(log)
 app.command("replay", rich_help_panel="Looking into tasks")(replay)
+app.command("undelivered", rich_help_panel="Looking into tasks")(undelivered)
+app.command("redeliver", rich_help_panel="Looking into tasks")(redeliver)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The agents' state stores as an operator reads them: each through the agent's own sidecar, with its token."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from sidecard.cli.client import AgentClient
@@ -23,28 +23,39 @@ class Stores:
         self._open: dict[str, DaprStateStore] = {}
 
     def of(self, agent: str) -> StateStore:
-        """An agent's store. Raises ConfigurationError when there is no such agent here, or no token for it yet."""
+        """An agent's store, to read. Raises ConfigurationError for no such agent here, or no token for it yet."""
+        return ReadOnly(self.writable(agent))
+
+    def writable(self, agent: str) -> StateStore:
+        """The same, for what an agent is asked by way of its store: nothing else may be written past it."""
         if agent not in self._open:
             app = agent_of(self._project, agent)
             tokens = self._project.local / "tokens" / f"{agent}.env"
             self._open[agent] = DaprStateStore(port=app.dapr_grpc_port, token=_token(tokens))
-        return ReadOnly(self._open[agent])
+        return self._open[agent]
 
     async def read_log(self, agent: str, task_id: str) -> tuple[FoldedTask, list[Entry]]:
         """See `tasks.tree.ReadLog`."""
         store = self.of(agent)
-        try:
+        with reaching(agent):
             return await read_log(store, task_id)
-        except StoreUnavailable as error:
-            raise StoreUnavailable(
-                f"{agent}'s log can't be read through its sidecar: {error}; run `make up`, or `make down up` if its "
-                "token is another one now"
-            ) from error
 
     async def close(self) -> None:
         """Close what was opened."""
         for store in self._open.values():
             await store.close()
+
+
+@contextlib.contextmanager
+def reaching(agent: str) -> Iterator[None]:
+    """Says what to do where an agent's store can't be reached. Raises StoreUnavailable."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        raise StoreUnavailable(
+            f"{agent}'s store can't be reached through its sidecar: {error}; run `make up`, or `make down up` if its "
+            "token is another one now"
+        ) from error
 
 
 def _token(path: Path) -> str:

@@ -13,8 +13,10 @@ recording  how steps are recorded             group     work side by side within
 context    what a skill sees of its task      results   what asking and delegating give back
 identity   a message that was sent before     watch     other agents' tasks, and time
 binding    parts to models and back           runner    skills running, and what becomes of their tasks
-outbox     webhooks, told in order            engine    new tasks, answers, cancels, restarts
-cursor     how far a webhook is told          turns     who may work now
+outbox     receivers, told in order           engine    new tasks, answers, cancels, restarts
+mail       who is told of a task              delivery  one attempt to tell one of them
+cursor     how far a receiver is told         turns     who may work now
+dead       deliveries that were given up      retention what ended long ago is forgotten
 rights     who may see, answer and change     choice    which skill a message means
 checks     what a request may hold            push_configs, a2a_errors, listing, handler
                                               the eleven A2A operations over the engine

@@ -1,4 +1,4 @@
-"""How far one webhook of a task has been told, and when it is tried again."""
+"""How far one receiver of a task's events has been told, and when it is tried again."""
 
 import hashlib
 import random
@@ -12,6 +12,10 @@ GONE = "gone"
 """The receiver said 410: nothing more is sent to it."""
 DEAD = "dead"
 """It could not be reached for as long as we are patient: what it has missed stays in the log, from the cursor on."""
+
+
+TOPIC = "topic"
+"""Stands for the pub/sub topic where webhooks have the name of their configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,10 @@ class Cursor:
         """The same place, for what the webhook is now: one that was set anew is tried anew."""
         return self if self.version == webhook.version else Cursor(self.place, webhook.version)
 
+    def revived(self) -> "Cursor":
+        """The same place, tried anew: with what could not be delivered comes all that happened since."""
+        return Cursor(self.place, self.version)
+
     def pack(self) -> bytes:
         """As it is stored."""
         packed: bytes = msgpack.packb(
@@ -89,5 +97,10 @@ def name_of(config_id: str) -> str:
 
 
 def cursor_key(task_id: str, config_id: str) -> str:
-    """Key of a cursor."""
+    """Key of a webhook's cursor."""
     return f"push:{task_id}:{name_of(config_id)}"
+
+
+def topic_key(task_id: str) -> str:
+    """Key of the topic's cursor."""
+    return f"push:{task_id}:{TOPIC}"

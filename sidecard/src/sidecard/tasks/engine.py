@@ -15,12 +15,15 @@ from sidecard.callers import Caller
 from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
 from sidecard.tasks.adoption import Adoption
 from sidecard.tasks.cursor import Backoff
+from sidecard.tasks.dead import DeadLetters
+from sidecard.tasks.delivery import Delivery, Publisher, Sender
 from sidecard.tasks.entry import Record, log_key
 from sidecard.tasks.identity import DifferentMessage, TaskIds, check_digest, check_same, digest_of
 from sidecard.tasks.journal import Journal, Told, patiently
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.lives import Lives
-from sidecard.tasks.outbox import Outbox, Sender
+from sidecard.tasks.mail import is_mark, mark, task_of
+from sidecard.tasks.outbox import Outbox
 from sidecard.tasks.replicas import Replicas
 from sidecard.tasks.retention import Keep, Retention
 from sidecard.tasks.runner import RUNS, Runner
@@ -71,6 +74,7 @@ class Engine:
         delegator: Delegator,
         scopes_of: Callable[[str], frozenset[str]],
         sender: Sender | None = None,
+        topic: Publisher | None = None,
         backoff: Backoff | None = None,
         clock: Callable[[], int] = system_clock,
         tries: int = 3,
@@ -81,9 +85,9 @@ class Engine:
 
         When it is replaced, the former key goes to `former_keys` for as long as messages may come again.
 
-        Without a `sender` no webhook is told anything; what is due then waits. `clock` gives UTC in milliseconds; after
-        `tries` deaths of its process without any progress a task is given up. `keep` says when what has ended expires,
-        `runs` how many skills may run at once.
+        Without a `sender` no webhook is told anything; what is due then waits. A `topic` hears of every event of every
+        task. `clock` gives UTC in milliseconds; after `tries` deaths of its process without any progress a task is
+        given up. `keep` says when what has ended expires, `runs` how many skills may run at once.
         """
         self.keep = keep or Keep()
         self._clock = clock
@@ -106,12 +110,15 @@ class Engine:
         self._runner = Runner(agent, self._watches, scopes_of, self._again, runs)
         self._metrics = TaskMetrics(agent.name)
         self.outbox: Outbox | None = None
-        if sender is not None:
-            metrics = WebhookMetrics(agent.name)
-            self.outbox = Outbox(self.journal, self._lives, sender, metrics, clock=clock, backoff=backoff)
+        self.journal.publishes = topic is not None
+        if sender is not None or topic is not None:
+            delivery = Delivery(sender, topic, WebhookMetrics(agent.name), clock=clock, backoff=backoff)
+            self.outbox = Outbox(self.journal, self._lives, delivery, clock)
+        self._dead = DeadLetters(self.journal, self.outbox) if self.outbox is not None else None
         self._background: set[asyncio.Task[None]] = set()
         self._tailing: asyncio.Task[None] | None = None
         self._expiring: asyncio.Task[None] | None = None
+        self._redelivering: asyncio.Task[None] | None = None
         self.superseded = asyncio.Event()
         """Set when another process has taken over a store that is for one; this engine serves nothing more."""
         self._stopping = False
@@ -139,10 +146,11 @@ class Engine:
         if slot.todo.all:
             log.info("taking up %d tasks again", len(slot.todo.all))
             self._in_background(self._adoption.adopt(sorted(slot.todo.all), died=died), "take up")
-        if self.outbox is not None:
+        if self.outbox is not None and self._dead is not None:
             self.outbox.start(slot.outbox.all)
-        elif slot.outbox.all:
-            log.warning("the webhooks of %d tasks wait until push notifications are allowed", len(slot.outbox.all))
+            self._redelivering = asyncio.create_task(self._dead.run(), name="dead letters")
+        elif due := [name for name in slot.outbox.all if not is_mark(name)]:
+            log.warning("the webhooks of %d tasks wait until push notifications are allowed", len(due))
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Stop all runs where they are; the next start, or another replica, goes on from what is stored.
@@ -156,9 +164,8 @@ class Engine:
     async def _halt(self, seconds: float) -> None:
         self._watches.stop()
         me = asyncio.current_task()
-        background = [
-            task for task in (*self._background, self._tailing, self._expiring) if task is not None and task is not me
-        ]
+        services = (self._tailing, self._expiring, self._redelivering)
+        background = [task for task in (*self._background, *services) if task is not None and task is not me]
         for task in background:
             task.cancel()
         runs = [live.run for live in self._lives.values() if live.run is not None]
@@ -387,10 +394,13 @@ class Engine:
     async def _adopt(self, slot: Slot, died: bool) -> None:
         """Take over what another replica had to do: it is on this one's lists before it leaves the other's."""
         await self._adoption.adopt(sorted(slot.todo.all), died=died)
-        listing = [self.journal.told(Told(task_id, 0, 1, {})) for task_id in slot.outbox.all]
+        listed = slot.outbox.all
+        tasks = set(map(task_of, listed))
+        listing = [self.journal.told(Told(task_id, 0, 1, {}, dead=mark(task_id) in listed)) for task_id in tasks]
         await asyncio.gather(*listing)
-        if self.outbox is not None:
-            self.outbox.take_up(slot.outbox.all)
+        if self.outbox is not None and self._dead is not None:
+            self.outbox.take_up(listed)
+            await self._dead.look(slot.number)
 
     async def _give_up(self, live: Live) -> None:
         live.failure = "process died"

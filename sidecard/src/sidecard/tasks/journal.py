@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks.index import Line
+from sidecard.tasks.mail import mark
 from sidecard.tasks.slots import Owner, Slot, Staged, Sweep
 from sidecard.tasks.store import StateStore
 
@@ -53,12 +54,16 @@ class Append:
 
 @dataclass(slots=True, eq=False)
 class Told:
-    """How far a task's webhooks have been told: all of them up to entry `through`, of the `known` ones; and cursors."""
+    """How far a task's receivers have been told: all of them up to entry `through`, of the `known` ones; and cursors.
+
+    A cursor that is None is deleted. `dead` says whether one of them was given up.
+    """
 
     task_id: str
     through: int
     known: int
-    cursors: dict[str, bytes]
+    cursors: Mapping[str, bytes | None]
+    dead: bool = False
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -84,6 +89,8 @@ class Journal:
         self.store = store
         self.writes = 0
         self.bytes_written = 0
+        self.publishes = False
+        """Whether every event of every task is due to somebody, webhooks or not."""
         self._slot: Slot | None = None
         self._deposed = deposed
         self._due: dict[str, int] = {}
@@ -254,7 +261,7 @@ class Journal:
                 if not lost:  # refused for no reason, or not reached
                     await _pause(attempt)
                     attempt += 1
-            batch = _without(batch, lost)
+            batch = self._without(batch, lost)
 
     async def _commit_one_by_one(
         self, slot: Slot, batch: list[Append], told: list[Told], sweep: _Sweeping | None
@@ -265,6 +272,7 @@ class Journal:
         between, whoever takes the slot over does so.
         """
         before = {append.task_id: append.task_id in slot.todo.all for append in batch if append.listed is not None}
+        due = {append.task_id: append.task_id in slot.outbox.all for append in batch if append.due}
         await self._announce(slot, await patiently(partial(self._stage, slot, batch, told, sweep)), _hints(batch, told))
         won = await self._decide_each(batch)
         if lost := [append for append in batch if append not in won]:
@@ -273,7 +281,8 @@ class Journal:
                 if append.line:
                     lines.setdefault(append.owner, []).append(append.line.undone())
             todo = {append.task_id: before[append.task_id] for append in lost if append.listed is not None}
-            amended = await patiently(partial(slot.stage, lines, todo, holder=slot.holder))
+            due = {append.task_id: due[append.task_id] for append in lost if append.due}
+            amended = await patiently(partial(slot.stage, lines, todo, due, holder=slot.holder))
             await self._announce(slot, amended, {})
         _end(None, *won)
 
@@ -284,8 +293,11 @@ class Journal:
                 lines.setdefault(append.owner, []).append(append.line)
         todo = {append.task_id: append.listed for append in batch if append.listed is not None}
         due = {append.task_id: True for append in batch if append.due}
-        due |= {one.task_id: self._owes(one) for one in told}
-        return await slot.stage(lines, todo, due, sweep=sweep.sweep if sweep else None)
+        due |= {one.task_id: self._owes(one) for one in told} | {mark(one.task_id): one.dead for one in told}
+        staged = await slot.stage(lines, todo, due, sweep=sweep.sweep if sweep else None)
+        cursors = {key: cursor for one in told for key, cursor in one.cursors.items()}  # the last word on each counts
+        staged.deletes += [key for key, cursor in cursors.items() if cursor is None]
+        return staged
 
     def _owes(self, told: Told) -> bool:
         return max(told.known, self._due.get(told.task_id, 0)) > told.through
@@ -340,13 +352,21 @@ class Journal:
                 await self.store.write([(append.key, append.data) for append in absent], {})
                 break
             stored = await patiently(partial(self.store.read, [append.key for append in batch]))
-            batch = _without(batch, [a for a in batch if stored.get(a.key, a.data) != a.data])
+            batch = self._without(batch, [a for a in batch if stored.get(a.key, a.data) != a.data])
             absent = [append for append in batch if append.key not in stored]
             if absent:
                 await _pause(attempt)
                 attempt += 1
         self.bytes_written += sum(len(append.data) for append in batch)
         return batch
+
+    def _without(self, batch: list[Append], lost: list[Append]) -> list[Append]:
+        """The batch without those who have lost, who learn that. Nothing of theirs is due: it was never stored."""
+        for append in lost:
+            if append.due and self._due.get(append.task_id) == append.due:
+                del self._due[append.task_id]
+            _end(TaskConflict(f"{append.key} was written by somebody else"), append)
+        return [append for append in batch if append not in lost]
 
     def _settle(
         self, slot: Slot, staged: Staged, creates: list[tuple[str, bytes]], upserts: Mapping[str, bytes]
@@ -358,20 +378,14 @@ class Journal:
 
 def _hints(batch: list[Append], told: list[Told]) -> dict[str, bytes]:
     hints = {key: hint for append in batch for key, hint in append.hints.items()}
-    return hints | {key: cursor for one in told for key, cursor in one.cursors.items()}
+    cursors = {key: cursor for one in told for key, cursor in one.cursors.items()}
+    return hints | {key: cursor for key, cursor in cursors.items() if cursor is not None}
 
 
 def _rank(key: str) -> int:
     """Which of the keys that are overwritten must be written first: pages, heads of lists, head of the slot."""
     kind, colons = key.partition(":")[0], key.count(":")
     return 2 if kind == "slot" else 1 if kind == "index" and colons == INDEX_HEAD_COLONS else 0
-
-
-def _without(batch: list[Append], lost: list[Append]) -> list[Append]:
-    """The batch without those who have lost, who learn that."""
-    for append in lost:
-        _end(TaskConflict(f"{append.key} was written by somebody else"), append)
-    return [append for append in batch if append not in lost]
 
 
 async def _pause(attempt: int) -> None:

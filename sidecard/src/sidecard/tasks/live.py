@@ -400,7 +400,7 @@ class Live:
     def _append_of(self, entry: Entry, *, outsider: bool) -> Append:
         folded = self.folded
         meta = self.meta
-        after = folded.preview(entry.records)
+        after = folded.preview(entry.records, published=self.journal.publishes)
         line = None
         if after.status_at:  # progress too: lists are ordered by the time of the status
             line = Line(self.task_id, meta["context"], folded.state, after.state, after.status_at)

@@ -42,9 +42,9 @@ async def catch_up(store: StateStore, task_id: str, folded: FoldedTask, take: Ca
 
 
 async def read_log(store: StateStore, task_id: str) -> tuple[FoldedTask, list[Entry]]:
-    """A task with all entries of its log, from the first, each checked to follow the one before; empty for no task.
+    """A task with all entries of its log, from the first, each checked to follow the one before.
 
-    Raises LogBroken, StoreUnavailable.
+    Empty where there is no task, or one that has expired. Raises LogBroken, StoreUnavailable.
     """
     folded = FoldedTask()
     entries: list[Entry] = []
@@ -53,7 +53,9 @@ async def read_log(store: StateStore, task_id: str) -> tuple[FoldedTask, list[En
         folded.apply(entry)
         entries.append(entry)
 
-    await catch_up(store, task_id, folded, take)
+    key = log_key(task_id, 1)
+    if Tombstone.of((await store.read([key])).get(key)) is None:
+        await catch_up(store, task_id, folded, take)
     return folded, entries
 
 

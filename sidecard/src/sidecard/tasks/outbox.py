@@ -1,106 +1,53 @@
-"""Webhooks: each is told of every event of its task, in order, at least once, over restarts."""
+"""Webhooks and the topic: each is told of every event of its task, in order, at least once, over restarts."""
 
 import asyncio
-import json
+import itertools
 import logging
 from collections.abc import Callable, Collection, Coroutine, Iterator
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from a2a.types import StreamResponse, TaskPushNotificationConfig
-from a2a.utils.proto_utils import to_stream_response
-from google.protobuf.json_format import MessageToDict
-
-from sidecard.egress import Origin
 from sidecard.errors import LogBroken
-from sidecard.push import Outcome
-from sidecard.tasks.cursor import GONE, Backoff, Cursor, cursor_key, name_of
+from sidecard.tasks.cursor import Cursor, topic_key
+from sidecard.tasks.delivery import Delivery
 from sidecard.tasks.entry import Entry, Record, log_key
 from sidecard.tasks.events import event_of
 from sidecard.tasks.journal import Journal, Told, patiently
 from sidecard.tasks.lives import Lives
-from sidecard.tasks.state import EVENTS, FoldedTask, Webhook
-from sidecard.tasks.turns import Turns
-from sidecard.telemetry import WebhookMetrics, continue_trace, span
+from sidecard.tasks.mail import Hook, Mail, is_mark, task_of
+from sidecard.tasks.state import EVENTS, FoldedTask
 
 log = logging.getLogger("sidecard.tasks")
 
-AT_ONCE = {"receiver": 8, "owner": 32, "all": 64}
-"""Deliveries under way at once: to one origin, for one owner in one tenant, in all."""
 TURN_EVENTS = 32
 TURN_SECONDS = 5.0
-"""After so many events, or so long, a webhook's cursor is stored, and others have their turn."""
+"""After so many events, or so long, a receiver's cursor is stored, and others have their turn."""
 TAKE_UP = 16
+MOST_WAITING = 4_096
+"""Tasks in memory that wait for the topic alone. The others wait on the list: a broker that is down fills no memory."""
 CHANGES = frozenset({"push", "unpush"})
-
-
-class Sender(Protocol):
-    """How webhooks are reached."""
-
-    async def send(self, config: TaskPushNotificationConfig, webhook_id: str, body: bytes) -> Outcome:
-        """Try once to deliver a StreamResponse; see push.Webhooks."""
-
-
-@dataclass(slots=True, eq=False)
-class _Hook:
-    name: str
-    key: str
-    webhook: Webhook
-    config: TaskPushNotificationConfig
-    cursor: Cursor | None
-    worker: "asyncio.Task[None] | None" = None
-
-
-@dataclass(slots=True, eq=False)
-class _Mail:
-    """A task whose webhooks are to be told of its entries up to `end`."""
-
-    task_id: str
-    meta: dict[str, str]
-    end: int = 0
-    hooks: dict[str, _Hook] = field(default_factory=dict)
-
-    def owes(self, hook: _Hook) -> bool:
-        return hook.cursor is None or (not hook.cursor.over and hook.cursor.place[0] <= self.end)
-
-    def through(self) -> int:
-        """The last entry that all webhooks are told of, or will never be."""
-        return min((self._through(hook) for hook in self.hooks.values()), default=self.end)
-
-    def _through(self, hook: _Hook) -> int:
-        if hook.cursor is None:
-            return hook.webhook.since[0] - 1
-        return self.end if hook.cursor.over else hook.cursor.place[0] - 1
 
 
 class Outbox:
     """Delivers what is due by a stored log entry, and reads it from the log: memory holds cursors, not events.
 
-    A webhook has one delivery under way at a time; webhooks wait for each other in no way but for a turn. A task stays
-    on the journal's outbox list until all its webhooks are told, so that a restart goes on. How far each is stands
-    beside the log, which may have ended, in a cursor: a crash repeats at most what one turn has delivered.
+    A receiver has one delivery under way at a time; receivers wait for each other in no way but for a turn. A task
+    stays on the journal's outbox list until all its receivers are told, so that a restart goes on, and under its mark
+    (see mail.py) while one of them was given up. How far each is stands beside the log, which may have ended, in a
+    cursor: a crash repeats at most what one turn has delivered.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        lives: Lives,
-        sender: Sender,
-        metrics: WebhookMetrics,
-        *,
-        clock: Callable[[], int],
-        backoff: Backoff | None = None,
-    ) -> None:
+    def __init__(self, journal: Journal, lives: Lives, delivery: Delivery, clock: Callable[[], int]) -> None:
         """`clock` gives UTC in milliseconds."""
         self._journal = journal
         self._lives = lives
-        self._sender = sender
-        self._metrics = metrics
+        self._delivery = delivery
         self._clock = clock
-        self._backoff = backoff or Backoff()
-        self._turns = Turns(AT_ONCE)
-        self._mail: dict[str, _Mail] = {}
+        self._mail: dict[str, Mail] = {}
+        self.dead: set[str] = set()
+        """Tasks with a delivery that was given up."""
+        self._for_topic: set[str] = set()
+        self._left_listed = False
         self._working: set[asyncio.Task[None]] = set()
         self._last_words: list[asyncio.Future[None]] = []
         self._stopping = False
@@ -109,15 +56,19 @@ class Outbox:
         """Tasks with deliveries under way."""
         return len(self._mail)
 
-    def start(self, task_ids: Collection[str]) -> None:
-        """Tell webhooks from now on, beginning with what the last stop left."""
+    def start(self, listed: Collection[str]) -> None:
+        """Tell webhooks from now on, beginning with what the last stop left on the outbox list."""
         self._stopping = False
         self._mail.clear()
-        self.take_up(task_ids)
+        self._for_topic.clear()
+        self.dead.clear()
+        self.take_up(listed)
 
-    def take_up(self, task_ids: Collection[str]) -> None:
-        """Go on with what another replica left undelivered."""
-        waiting = iter(sorted(task_ids))
+    def take_up(self, listed: Collection[str]) -> None:
+        """Go on with what this list names: another replica left it undelivered, or gave it up."""
+        self.dead.update(task_of(name) for name in listed if is_mark(name))
+        task_ids = sorted(set(map(task_of, listed)))
+        waiting = iter(task_ids)
         for number in range(min(TAKE_UP, len(task_ids))):
             self._spawn(self._take_up(waiting), f"webhooks {number}")
 
@@ -134,8 +85,29 @@ class Outbox:
     def stored(self, folded: FoldedTask, records: list[Record]) -> None:
         """An entry of a task is stored: deliver it, to the webhooks that the task has now."""
         kinds = {record[0] for record in records}
-        if (folded.push and kinds & EVENTS) or (folded.task.id in self._mail and kinds & CHANGES):
-            self._serve(folded)
+        if ((folded.push or self._delivery.to_topic) and kinds & EVENTS) or (
+            folded.task.id in self._mail and kinds & CHANGES
+        ):
+            self._serve(folded, new=folded.n == 1)
+
+    async def revive(self, task_id: str, config_ids: Collection[str]) -> None:
+        """Tell webhooks that were given up after all, from the event on that they could not be told ("": the topic).
+
+        Returns when that is stored: whatever happens now, it is tried again. Raises StoreUnavailable, LogBroken.
+        """
+        async with self._lives.borrow(task_id) as live:
+            if live is None:
+                self._forget(task_id)
+                return
+            mail = self._mail_of(live.folded)
+            cursors = {}
+            for config_id, hook in list(mail.hooks.items()):
+                cursor = await self._cursor_of(hook)
+                if hook.dead and config_id in config_ids:
+                    hook.cursor = cursor.revived()
+                    cursors[hook.key] = hook.cursor.pack()
+            await self._journal.told(Told(task_id, mail.through(), mail.end, cursors, dead=self._is_dead(mail)))
+            self._serve(live.folded)
 
     # -- who is to be told --------------------------------------------------------------------------------------------
 
@@ -148,48 +120,73 @@ class Outbox:
 
     async def _take_up_one(self, task_id: str) -> None:
         async with self._lives.borrow(task_id) as live:
-            if live is None:
+            if live is not None:
+                self._serve(live.folded)
+            elif task_id in self.dead or not self._journal.store.atomic:  # expired, or announced and never stored
+                self._forget(task_id)
+            else:
                 raise LogBroken(f"task {task_id} is listed and has no log")
-            self._serve(live.folded)
 
-    def _serve(self, folded: FoldedTask) -> None:
-        if self._stopping:
-            return
+    def _forget(self, task_id: str) -> None:
+        self.dead.discard(task_id)
+        self._journal.told(Told(task_id, 0, 0, {}))
+
+    def _mail_of(self, folded: FoldedTask) -> Mail:
+        """What a task has to tell now. Who is not to be told any more hears not a word more."""
         task_id = folded.task.id
-        mail = self._mail.setdefault(task_id, _Mail(task_id, folded.meta))
-        mail.end = folded.n
-        known, mail.hooks = mail.hooks, {}
-        for config_id, webhook in folded.push.items():
-            hook = known.pop(config_id, None)
-            if hook is None or hook.webhook.version != webhook.version:
-                cursor = hook.cursor.renewed(webhook) if hook and hook.cursor else None
-                if hook and hook.worker:
-                    hook.worker.cancel()
-                config = TaskPushNotificationConfig.FromString(webhook.config)
-                hook = _Hook(name_of(config_id), cursor_key(task_id, config_id), webhook, config, cursor)
-            mail.hooks[config_id] = hook
-        for hook in known.values():  # deleted: not a word more
+        mail = self._mail.setdefault(task_id, Mail(task_id, folded.meta))
+        for hook in mail.renew(folded, topic=self._delivery.to_topic):
             if hook.worker:
                 hook.worker.cancel()
+        return mail
+
+    def _serve(self, folded: FoldedTask, *, new: bool = False) -> None:
+        if self._stopping or self._leaves_listed(folded):
+            return
+        mail = self._mail_of(folded)
         for hook in mail.hooks.values():
-            if hook.worker is None:
+            if new and hook.cursor is None:
+                hook.cursor = Cursor.of(hook.webhook, None)  # there can't be one: no need to look
+            if hook.worker is None and self._delivery.reaches(hook):
                 self._work_on(mail, hook)
         if not mail.hooks:
-            self._mail.pop(task_id)
-            self._journal.told(Told(task_id, mail.end, mail.end, {}))
+            self._mail.pop(mail.task_id)
+            self._for_topic.discard(mail.task_id)
+            self.dead.discard(mail.task_id)
+            self._journal.told(Told(mail.task_id, mail.end, mail.end, {}))
 
-    def _work_on(self, mail: _Mail, hook: _Hook) -> None:
-        hook.worker = self._spawn(self._work(mail, hook), f"webhook {hook.name} of {mail.task_id}")
+    def _leaves_listed(self, folded: FoldedTask) -> bool:
+        """Whether so many wait for the topic that this one has to wait on the list."""
+        task_id = folded.task.id
+        if not folded.push and task_id not in self._mail and len(self._for_topic) >= MOST_WAITING:
+            self._left_listed = True
+            return True
+        (self._for_topic.discard if folded.push else self._for_topic.add)(task_id)
+        return False
+
+    def _take_up_listed(self) -> None:
+        """Go on with those who wait on the list, once half of those in memory are told."""
+        room = MOST_WAITING - len(self._for_topic)
+        if self._left_listed and room >= MOST_WAITING / 2 and not self._stopping:
+            waiting = (name for name in self._journal.slot.outbox.all if not is_mark(name) and name not in self._mail)
+            some = list(itertools.islice(waiting, room + 1))
+            self._left_listed = len(some) > room
+            self.take_up(some[:room])
+
+    def _work_on(self, mail: Mail, hook: Hook) -> None:
+        hook.worker = self._spawn(self._work(mail, hook), f"{hook} of {mail.task_id}")
         hook.worker.add_done_callback(lambda done: self._worked(mail, hook, done))
 
-    def _worked(self, mail: _Mail, hook: _Hook, done: "asyncio.Task[None]") -> None:
+    def _worked(self, mail: Mail, hook: Hook, done: "asyncio.Task[None]") -> None:
         hook.worker = None
         if done.cancelled() or self._stopping or hook not in mail.hooks.values():
             return
-        if mail.owes(hook) and done.exception() is None:  # just now
+        if not mail.is_done(hook) and done.exception() is None:  # just now
             self._work_on(mail, hook)
         elif self._mail.get(mail.task_id) is mail and not any(other.worker for other in mail.hooks.values()):
             del self._mail[mail.task_id]
+            self._for_topic.discard(mail.task_id)
+            self._take_up_listed()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)
@@ -199,34 +196,46 @@ class Outbox:
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
-    async def _work(self, mail: _Mail, hook: _Hook) -> None:
+    async def _work(self, mail: Mail, hook: Hook) -> None:
         """Tell one webhook until it is told everything, or is over."""
         try:
-            if hook.cursor is None:
-                stored = await patiently(partial(self._journal.store.read, [hook.key]))
-                hook.cursor = Cursor.of(hook.webhook, stored.get(hook.key))
-            receiver = str(Origin.of(hook.config.url))
-            owner = repr((mail.meta["tenant"], mail.meta["owner"]))
+            hook.cursor = await self._cursor_of(hook)
             while True:
                 if mail.owes(hook):
                     await asyncio.sleep(max(0, hook.cursor.next_at - self._clock()) / 1000)
-                    async with self._turns.turn(receiver=receiver, owner=owner, all=""):
+                    async with self._delivery.turn(mail, hook):
                         await self._turn(mail, hook, hook.cursor)
                 await self._note(mail, hook, hook.cursor)
-                if not mail.owes(hook):
+                if mail.is_done(hook):
                     return
         except asyncio.CancelledError:
             if self._stopping and hook.cursor is not None:
                 self._last_words.append(self._note(mail, hook, hook.cursor))
             raise
         except Exception:
-            log.exception("webhook %s of task %s is told no more until this agent restarts", hook.name, mail.task_id)
+            log.exception("%s of task %s is told no more until this agent restarts", hook, mail.task_id)
             raise
 
-    def _note(self, mail: _Mail, hook: _Hook, cursor: Cursor) -> asyncio.Future[None]:
-        return self._journal.told(Told(mail.task_id, mail.through(), mail.end, {hook.key: cursor.pack()}))
+    async def _cursor_of(self, hook: Hook) -> Cursor:
+        """How far a receiver is, by the store if that is not known here yet."""
+        if hook.cursor is None:
+            stored = await patiently(partial(self._journal.store.read, [hook.key]))
+            hook.cursor = hook.cursor or Cursor.of(hook.webhook, stored.get(hook.key))  # others may have asked too
+        return hook.cursor
 
-    async def _turn(self, mail: _Mail, hook: _Hook, cursor: Cursor) -> None:
+    def _note(self, mail: Mail, hook: Hook, cursor: Cursor) -> asyncio.Future[None]:
+        """Store how far a receiver is. The topic's cursor goes with the last word of its task; nobody needs it then."""
+        hook.noted = mail.end
+        cursors: dict[str, bytes | None] = {hook.key: cursor.pack()}
+        if self._delivery.to_topic and mail.over:
+            cursors[topic_key(mail.task_id)] = None
+        return self._journal.told(Told(mail.task_id, mail.through(), mail.end, cursors, dead=self._is_dead(mail)))
+
+    def _is_dead(self, mail: Mail) -> bool:
+        (self.dead.add if mail.dead else self.dead.discard)(mail.task_id)
+        return mail.dead
+
+    async def _turn(self, mail: Mail, hook: Hook, cursor: Cursor) -> None:
         """Deliver some events, until one fails."""
         ends = asyncio.get_running_loop().time() + TURN_SECONDS
         left = TURN_EVENTS
@@ -239,7 +248,7 @@ class Outbox:
                     if not left or asyncio.get_running_loop().time() > ends:
                         return
                     left -= 1
-                    if not await self._deliver(mail, hook, cursor, to_stream_response(event), entry.at):
+                    if not await self._delivery.attempt(mail, hook, cursor, event, entry.at):
                         return
                 cursor.place = (n, number + 1)
             cursor.place = (n + 1, 0)
@@ -250,26 +259,3 @@ class Outbox:
         if stored is None:
             raise LogBroken(f"entry {n} of task {task_id} is gone: the state store lost writes")
         return Entry.unpack(stored)
-
-    async def _deliver(self, mail: _Mail, hook: _Hook, cursor: Cursor, event: StreamResponse, at: int) -> bool:
-        """Deliver the event at the cursor; False when it failed."""
-        n, number = cursor.place
-        webhook_id = f"msg_{mail.task_id}_{hook.name}_{n}_{number}"
-        body = json.dumps(MessageToDict(event), ensure_ascii=False, separators=(",", ":")).encode()
-        with continue_trace(mail.meta["trace"]), span("webhook", task_id=mail.task_id, attempt=cursor.attempts + 1):
-            outcome = await self._sender.send(hook.config, webhook_id, body)
-        if outcome.delivered:
-            cursor.delivered()
-            self._metrics.delivered((self._clock() - at) / 1000)
-            return True
-        cursor.failed(self._clock(), self._backoff, outcome.problem, outcome.retry_after)
-        if outcome.gone:
-            cursor.over = GONE
-        self._metrics.failed(cursor.over or "failed")
-        where = f"webhook {hook.name} of task {mail.task_id}"
-        if cursor.over:
-            log.error("%s is told no more after %d attempts: %s", where, cursor.attempts, cursor.problem)
-        else:
-            wait = (cursor.next_at - self._clock()) / 1000
-            log.warning("%s: %s; tried again in %.1f s", where, cursor.problem, wait)
-        return False

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from sidecard.errors import LogBroken, StoreUnavailable, TaskConflict
-from sidecard.tasks.cursor import cursor_key
+from sidecard.tasks.cursor import cursor_key, topic_key
 from sidecard.tasks.entry import Entry, log_key
 from sidecard.tasks.index import Line, OwnerList, Trim
 from sidecard.tasks.journal import Journal
@@ -205,6 +205,8 @@ class Retention:
     async def _read(self, task_id: str) -> "_Read":
         """Every entry of a task, for the keys that it ever had."""
         task, folded = _Read(), FoldedTask()
+        if self._journal.publishes:  # it has none left, but one that the topic was given up for
+            task.beside[topic_key(task_id)] = None
 
         def take(entry: Entry) -> None:
             folded.apply(entry)

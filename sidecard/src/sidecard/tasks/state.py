@@ -75,7 +75,7 @@ class Webhook:
 class Preview:
     """What an entry will make of a task, as far as lists must know before it is stored.
 
-    `due`: webhooks must be told of it.
+    `due`: somebody must be told of it.
     """
 
     state: int
@@ -132,15 +132,18 @@ class FoldedTask:
         """True while anything but a person has to move this task on: then a replica lists it and takes it up again."""
         return not self.ended and (self.question is None or self.cancel_by is not None or bool(self.waiting))
 
-    def preview(self, records: list[Record]) -> Preview:
-        """What these records will make of it, without folding them in: cheap, whatever the size of the task."""
+    def preview(self, records: list[Record], *, published: bool = False) -> Preview:
+        """What these records will make of it, without folding them in: cheap, whatever the size of the task.
+
+        `published` tasks have somebody to be told besides their webhooks.
+        """
         state, at = self.state, 0
         asking = self.question.step if self.question else None
         cancel = self.cancel_by is not None
         waits: dict[str, bool] = {}
         webhooks, due = set(self.push), False
         for record in records:
-            due = due or (bool(webhooks) and record[0] in EVENTS)
+            due = due or ((published or bool(webhooks)) and record[0] in EVENTS)
             match record:
                 case ["status", at_ms, new, *_]:
                     state, at = new, at_ms

@@ -1,0 +1,115 @@
+"""One attempt to tell a receiver of one event, and who may make one now."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Protocol
+
+from a2a.types import TaskPushNotificationConfig
+from a2a.utils.proto_utils import to_stream_response
+from google.protobuf.json_format import MessageToDict
+
+from sidecard.egress import Origin
+from sidecard.push import Outcome
+from sidecard.tasks.cursor import GONE, Backoff, Cursor
+from sidecard.tasks.events import Update
+from sidecard.tasks.mail import Hook, Mail
+from sidecard.tasks.state import Place
+from sidecard.tasks.turns import Turns
+from sidecard.telemetry import WebhookMetrics, continue_trace, span
+
+log = logging.getLogger("sidecard.tasks")
+
+AT_ONCE = {"receiver": 8, "owner": 32, "all": 64}
+"""Deliveries under way at once: to one origin, for one owner in one tenant, in all."""
+TOPIC_AT_ONCE = {"topic": 32}
+"""The topic has places of its own: no webhook can hold it up."""
+TOPIC_MOST_SECONDS = 30.0
+"""How long a task waits at most before it tries the topic again: that is one broker for all, and the operator's own."""
+
+
+class Sender(Protocol):
+    """How webhooks are reached."""
+
+    async def send(self, config: TaskPushNotificationConfig, webhook_id: str, body: bytes) -> Outcome:
+        """Try once to deliver a StreamResponse; see push.Webhooks."""
+
+
+class Publisher(Protocol):
+    """How the topic is reached."""
+
+    async def publish(self, meta: Mapping[str, str], place: Place, at: int, event: Update) -> Outcome:
+        """Try once to publish an event of a task, which was stored at `at` (UTC, ms); see topic.Topic."""
+
+
+class Delivery:
+    """Delivers to webhooks and to the topic, as far as there is a way to them."""
+
+    def __init__(
+        self,
+        sender: Sender | None,
+        topic: Publisher | None,
+        metrics: WebhookMetrics,
+        *,
+        clock: Callable[[], int],
+        backoff: Backoff | None = None,
+    ) -> None:
+        """`clock` gives UTC in milliseconds; `backoff` says when what failed is tried again."""
+        self._sender = sender
+        self._topic = topic
+        self._metrics = metrics
+        self._clock = clock
+        self._backoff = backoff or Backoff()
+        self._topic_backoff = replace(self._backoff, most=min(self._backoff.most, TOPIC_MOST_SECONDS))
+        self._turns = Turns(AT_ONCE)
+        self._topic_turns = Turns(TOPIC_AT_ONCE)
+
+    @property
+    def to_topic(self) -> bool:
+        """Whether there is a topic."""
+        return self._topic is not None
+
+    def reaches(self, hook: Hook) -> bool:
+        """Whether there is a way to this one now; else what is due to it waits."""
+        return (self._topic if hook.config is None else self._sender) is not None
+
+    def turn(self, mail: Mail, hook: Hook) -> AbstractAsyncContextManager[None]:
+        """A place among those who deliver now; waits for it."""
+        if hook.config is None:
+            return self._topic_turns.turn(topic="")
+        owner = repr((mail.meta["tenant"], mail.meta["owner"]))
+        return self._turns.turn(receiver=str(Origin.of(hook.config.url)), owner=owner, all="")
+
+    async def attempt(self, mail: Mail, hook: Hook, cursor: Cursor, event: Update, at: int) -> bool:
+        """Deliver the event at the cursor, stored at `at`; False when it failed, as the cursor then says."""
+        kind = "webhook" if hook.config else "publish"
+        with continue_trace(mail.meta["trace"]), span(kind, task_id=mail.task_id, attempt=cursor.attempts + 1):
+            outcome = await self._send(mail, hook, cursor.place, event, at)
+        if outcome.delivered:
+            cursor.delivered()
+            self._metrics.delivered((self._clock() - at) / 1000)
+            return True
+        backoff = self._backoff if hook.config else self._topic_backoff
+        cursor.failed(self._clock(), backoff, outcome.problem, outcome.retry_after)
+        if outcome.gone:
+            cursor.over = GONE
+        self._metrics.failed(cursor.over or "failed")
+        where = f"{hook} of task {mail.task_id}"
+        if cursor.over:
+            log.error("%s is told no more after %d attempts: %s", where, cursor.attempts, cursor.problem)
+        else:
+            wait = (cursor.next_at - self._clock()) / 1000
+            log.warning("%s: %s; tried again in %.1f s", where, cursor.problem, wait)
+        return False
+
+    async def _send(self, mail: Mail, hook: Hook, place: Place, event: Update, at: int) -> Outcome:
+        if hook.config is None and self._topic is not None:
+            return await self._topic.publish(mail.meta, place, at, event)
+        if hook.config is None or self._sender is None:
+            raise AssertionError(f"there is no way to {hook}")
+        webhook_id = f"msg_{mail.task_id}_{hook.name}_{place[0]}_{place[1]}"
+        told = MessageToDict(to_stream_response(event))
+        body = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+        return await self._sender.send(hook.config, webhook_id, body)
