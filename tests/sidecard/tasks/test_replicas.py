@@ -308,6 +308,61 @@ async def test_a_frozen_owner_that_thaws_changes_nothing(cluster):
     assert shop.effects == 1
 
 
+async def test_what_a_deposed_replica_stores_too_late_is_not_acknowledged():
+    """Where keys are written alone it is listed nowhere by then; sent again, the same task is done."""
+    cluster = Cluster(atomic=False)
+    async with cluster.stack:
+        shop = Shop()
+        one, two = await cluster.replica(shop), await cluster.replica(shop)
+        write = one.store.write
+
+        async def cut_off_before_the_log(creates, upserts, deletes=()):
+            if any(key.startswith("log:") for key, _ in creates):
+                one.store.write = write
+                one.store.open.clear()
+            await write(creates, upserts, deletes)
+
+        one.store.write = cut_off_before_the_log
+        sending = asyncio.create_task(send(one, shop, "buy"))
+        await until(lambda: cluster.data["beat:0"] == replicas.FREE)
+        one.store.open.set()
+        with pytest.raises(StoreUnavailable):
+            await sending
+        task_id = await send(two, shop, "buy")
+        assert said(await settled(two, task_id))
+        assert shop.effects == 1
+
+
+async def test_what_is_acknowledged_just_before_its_replica_is_deposed_goes_on():
+    """Where keys are written alone: what came true of the last announcement is looked at when the slot is taken."""
+    cluster = Cluster(atomic=False)
+    async with cluster.stack:
+        shop = Shop()
+        one, two = await cluster.replica(shop), await cluster.replica(shop)
+        write_one, write_two = one.store.write, two.store.write
+
+        async def cut_off_before_the_log(creates, upserts, deletes=()):
+            if any(key.startswith("log:") for key, _ in creates):
+                one.store.write = write_one
+                one.store.open.clear()
+            await write_one(creates, upserts, deletes)
+
+        async def wait_before_the_claim(creates, upserts, deletes=()):
+            if any(key.startswith("slot:0:") for key, _ in creates):
+                two.store.write = write_two
+                one.store.open.set()
+                await sending
+                one.store.open.clear()
+            await write_two(creates, upserts, deletes)
+
+        one.store.write, two.store.write = cut_off_before_the_log, wait_before_the_claim
+        sending = asyncio.create_task(send(one, shop, "slow"))
+        task_id = await sending
+        await until(lambda: cluster.data["beat:0"] == replicas.FREE)
+        shop.gate.set()
+        assert said(await settled(two, task_id)) == "at last"
+
+
 @pytest.mark.parametrize("first", [0, 1])
 async def test_a_store_that_was_away_kills_nobody(cluster, first):
     """When nobody reaches the store for long, all go on under their names afterwards, whoever finds it again first."""
