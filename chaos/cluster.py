@@ -52,7 +52,11 @@ class Replica:
 
 @dataclass
 class Cluster:
-    """Everything that runs. `urls` is where clients go: the replicas, or with an `authority` through two sidecars."""
+    """Everything that runs.
+
+    `urls` is where clients go: the replicas, or with an `authority` through two sidecars. `unharmed` counts faults that
+    went unnoticed.
+    """
 
     kind: str
     store: servers.Server | None
@@ -62,6 +66,7 @@ class Cluster:
     disk: Disk | None = None
     authority: Authority | None = None
     webhook_port: int = 0
+    unharmed: int = 0
     sidecars: list[servers.Sidecar] = field(default_factory=list)
 
     @property

@@ -1,15 +1,21 @@
 """What is done to a cluster while shoppers use it: each fault is repeated until they have what they want."""
 
 import asyncio
+import contextlib
 import random
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import httpx
+
 from chaos import servers
-from chaos.cluster import Cluster
+from chaos.cluster import HEADERS, Cluster
 from chaos.mesh import certificate
-from sidecard.tasks.journal import MAX_WAITING_SECONDS
+from chaos.shoppers import Wish, first_message
+
+REFUSED_SECONDS = 30.0
+"""What is not stored within 20 s is refused, and what comes when the store has not answered for 5 s."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +85,26 @@ async def cut_the_network(cluster: Cluster, chance: random.Random) -> None:
 
 
 async def fill_the_disk(cluster: Cluster, chance: random.Random) -> None:
-    """No byte is left on the disk of SQLite, for longer than a replica accepts what it can't store."""
+    """No byte is left on the disk of SQLite until the replica has said that it can't take work, and a little longer."""
     if cluster.disk is not None:
         await asyncio.to_thread(cluster.disk.fill)
-        await asyncio.sleep(MAX_WAITING_SECONDS + chance.uniform(1, 3))
+        try:
+            async with asyncio.timeout(REFUSED_SECONDS), httpx.AsyncClient(headers=HEADERS, timeout=1.0) as http:
+                while not await _is_refused(http, cluster.urls[0]):
+                    pass
+        except TimeoutError:
+            cluster.unharmed += 1
+        await asyncio.sleep(chance.uniform(0, 2))
         cluster.disk.empty()
+
+
+async def _is_refused(http: httpx.AsyncClient, url: str) -> bool:
+    """Whether a new task is refused for now; no answer is no refusal."""
+    method, params = first_message(Wish("look"))
+    request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    with contextlib.suppress(httpx.TimeoutException):
+        return "error" in (await http.post(f"{url}/a2a", json=request)).json()
+    return False
 
 
 async def kill_sentry(cluster: Cluster, chance: random.Random) -> None:

@@ -67,7 +67,7 @@ async def run(
             await judge_webhooks(outcome, receiver, {f"/{w.message_id}": logs[w.task_id] for w in wanted if w.task_id})
     outcome.clients(shoppers, may_fail=fault.may_fail)
     if name == "disk full":
-        outcome.count(UNHARMED, not shoppers.refusals)
+        outcome.count(UNHARMED, cluster.unharmed)
     outcome.recovered(_recoveries(wanted, moments))
     outcome.seconds = round(time.monotonic() - began, 1)
     return outcome

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -23,6 +24,8 @@ ROOT = Path(__file__).parents[1]
 TOKEN = "only for tests"  # noqa: S105 -- of a sidecar that lives for a test
 PACKAGES = {"redis-server": "redis-server", "postgres": "postgresql", "initdb": "postgresql"}
 START_SECONDS = 30.0
+PORTS = range(15_000, 32_768)
+"""Below those that Linux gives to outgoing connections."""
 
 
 def program(name: str) -> str:
@@ -47,12 +50,16 @@ def _found(name: str) -> str | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Ports that nobody listens on now, and that no outgoing connection will take before they are used."""
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        while len(found) < count:
+            port = secrets.choice(PORTS)
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+    return found
 
 
 @dataclass
