@@ -221,7 +221,9 @@ class Slot:
         outbox: Mapping[str, bool],
     ) -> None:
         self.n += 1
-        self.holder = self.holder if holder is None else holder
+        if holder is not None:
+            self.holder = holder
+            self._claims = [*self._claims, (self.n, _now())]
         for owner, more in lines.items():
             self._recent.setdefault(owner, []).extend((self.n, line) for line in more)
             self._lines += len(more)
@@ -313,7 +315,7 @@ class Slot:
         owners = self._owners.stage(self._new_owners(staged.lines))
         todo, outbox = self.todo.stage(staged.todo), self.outbox.stage(staged.outbox)
         holder = self.holder if staged.holder is None else staged.holder
-        now = time.time_ns() // 1_000_000
+        now = _now()
         claims = [*self._claims, *([(self.n + 1, now)] if staged.holder is not None else [])]
         kept = [(n, at) for n, at in claims if now - at < CLAIM_DAYS * 86_400_000]
         head = [FORMAT, self.n + 1, holder, todo.count, outbox.count, self._checkpointed, kept, owners.count]
@@ -399,6 +401,10 @@ def _entry(
     _, _, holder, lists, todo, outbox, tombstones = _unpack(data)
     lines = {(tenant, owner): [Line(*line) for line in lines] for tenant, owner, lines in lists}
     return holder, lines, _changes(todo), _changes(outbox), tombstones
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _name(owner: Owner) -> str:
