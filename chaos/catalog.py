@@ -13,8 +13,8 @@ from chaos.run import run
 SQLITE, POSTGRESQL, REDIS = "state.sqlite", "state.postgresql", "state.redis"
 REPLICAS = {SQLITE: 1, POSTGRESQL: 2, REDIS: 2}
 """Each store, and how many replicas share it."""
-WALK = Setting(checkpoint=2)
-"""Every second batch is a checkpoint, so that its writes are met too."""
+WALK = Setting(checkpoint=2, dead=0.6)
+"""Every second batch is a checkpoint, so that its writes are met too; the many dead are found sooner."""
 FULL_STOP_SECONDS = 60.0
 
 

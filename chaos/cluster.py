@@ -83,11 +83,13 @@ class Cluster:
 class Setting:
     """What is special about a cluster.
 
-    `without` is a guard that is off, `checkpoint` the entries until one.
+    `without` is a guard that is off, `checkpoint` the entries until one, `dead` the seconds until a silent replica is
+    taken for dead, where that isn't the usual.
     """
 
     without: str = ""
     checkpoint: int = 0
+    dead: float = 0.0
     partitioned: bool = False
     small_disk: bool = False
     mesh: bool = False
@@ -134,6 +136,7 @@ def cluster(kind: str, count: int, setting: Setting = USUAL) -> Iterator[Cluster
             arguments += ["--webhooks", started.webhooks, "--ledger", str(ledger), "--trap", str(trap)]
             arguments += ["--without", setting.without] if setting.without else []
             arguments += ["--checkpoint", str(setting.checkpoint)] if setting.checkpoint else []
+            arguments += ["--dead", str(setting.dead)] if setting.dead else []
             app = Nursed(arguments, port, log=folder / f"replica{number}.log")
             stack.enter_context(servers.running(app))
             replica = Replica(app, sidecar, grpc_port, trap, link)

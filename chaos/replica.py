@@ -28,7 +28,7 @@ from sidecard.http_server import http_server
 from sidecard.push import Webhooks
 from sidecard.refusals import Unavailable
 from sidecard.settings import Settings
-from sidecard.tasks import slots
+from sidecard.tasks import replicas, slots
 from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.handler import DurableRequestHandler
@@ -175,10 +175,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--webhooks", default="", help="the origin that webhooks may be at")
     parser.add_argument("--trap", type=Path, help="where it may be written at which write to die")
     parser.add_argument("--checkpoint", type=int, help="entries of the slot until a checkpoint")
+    parser.add_argument("--dead", type=float, help="seconds without a sign of life until a replica counts as dead")
     parser.add_argument("--without", choices=guards.OFF, help="the guard that is off")
     options = parser.parse_args(arguments)
     if options.checkpoint:
         slots.CHECKPOINT_ENTRIES = options.checkpoint
+    if options.dead:
+        replicas.DEAD_SECONDS, replicas.BEAT_SECONDS = options.dead, options.dead / 6
     if options.without:
         guards.OFF[options.without]()
     os.environ["OTEL_INSTRUMENTATION_A2A_SDK_ENABLED"] = "false"

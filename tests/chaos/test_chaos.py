@@ -55,7 +55,7 @@ async def test_what_races_ends_as_clients_were_told(shown):
 async def test_a_full_disk_is_an_error_and_no_false_acknowledgement(shown):
     """And when there is space again, work goes on."""
     with cluster(SQLITE, 1, Setting(small_disk=True)) as started:
-        shown(await run(started, "disk full", 30, SEED, rest=(0.1, 0.5)))
+        shown(await run(started, "disk full", 30, SEED, rest=(30, 30)))
 
 
 @pytest.mark.skipif(bool(network.missing()), reason=network.missing())
@@ -68,5 +68,5 @@ async def test_a_partition_loses_nothing(shown):
 @pytest.mark.parametrize("kind", [SQLITE, REDIS])
 async def test_a_kill_at_every_write_does_no_harm(kind, shown):
     """Before and after each write of a task that asks and pays; where keys are written alone, also in the midst."""
-    with cluster(kind, 1) as started:
+    with cluster(kind, 1, Setting(dead=0.6)) as started:
         shown(await write_points(started, 1, SEED, ["ask"]))
