@@ -54,7 +54,7 @@ def _under(fault: str, sizes: dict[str, tuple[int, int]], setting: Setting = USU
 TRIALS = [
     *(
         Trial("kill at every write", kind, 4, seconds, scenarios.write_points, WALK, replicas=1)
-        for kind, seconds in ((SQLITE, 90), (POSTGRESQL, 90), (REDIS, 240))
+        for kind, seconds in ((SQLITE, 90), (POSTGRESQL, 120), (REDIS, 300))
     ),
     *_under("kill a replica", {SQLITE: (200, 60), POSTGRESQL: (300, 60), REDIS: (300, 60)}),
     *_under("kill a sidecar", {SQLITE: (200, 60), POSTGRESQL: (300, 60), REDIS: (300, 60)}),

@@ -28,6 +28,8 @@ POINT_SKILLS = (*SKILLS, "cancel", "told")
 """What passes the write points: every skill, a task that is canceled, and one that tells a webhook."""
 AFTERWARDS_SECONDS = 0.3
 """How long a replica may go on writing after its tasks have ended."""
+LAST_WRITE_SECONDS = 0.2
+"""How long a write that it is to die of may have been under way."""
 COPIES = 100
 SECOND_TASKS = "tasks beyond one per message"
 
@@ -84,18 +86,23 @@ async def _die_at(
                 died = await _restart_if_dead(replica)
                 await asyncio.sleep(0.01)
             await shopping
+    died = died or await _dies_within(AFTERWARDS_SECONDS, replica)
     if not died:
-        until = time.monotonic() + AFTERWARDS_SECONDS
-        while not died and time.monotonic() < until:
-            died = await _restart_if_dead(replica)
-            await asyncio.sleep(0.01)
+        replica.arm("before", 0)  # never
+        died = await _dies_within(LAST_WRITE_SECONDS, replica)
     if died:
         recoveries.append(max(wish.ended_at for wish in wishes) - died)
-    elif replica.trap.exists():
-        replica.trap.unlink()
-    else:
-        replica.arm("before", 0)  # never
     return bool(died)
+
+
+async def _dies_within(seconds: float, replica: Replica) -> float:
+    """When it was found dead in that time, if it was; it is started again."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if died := await _restart_if_dead(replica):
+            return died
+        await asyncio.sleep(0.01)
+    return 0.0
 
 
 async def _restart_if_dead(replica: Replica) -> float:
@@ -103,6 +110,7 @@ async def _restart_if_dead(replica: Replica) -> float:
     if not replica.app.dead:
         return 0.0
     died = time.monotonic()
+    replica.trap.unlink(missing_ok=True)  # its start passes no write points
     await asyncio.to_thread(replica.start)
     return died
 
