@@ -26,7 +26,7 @@ def broker():
 
 @pytest.fixture
 def sidecar(broker, tmp_path):
-    with servers.sidecar("state.sqlite", None, tmp_path, broker) as started:
+    with servers.sidecar("state.sqlite", None, tmp_path, broker=broker) as started:
         yield started
 
 

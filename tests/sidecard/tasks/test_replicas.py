@@ -8,7 +8,7 @@ from a2a.types import ListTasksRequest, TaskState
 
 from sidecard import Task
 from sidecard.errors import StoreUnavailable, TaskConflict
-from sidecard.tasks import adoption, replicas, tail
+from sidecard.tasks import adoption, replicas, slots, tail
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.loading import load
@@ -328,6 +328,96 @@ async def test_a_frozen_owner_that_thaws_changes_nothing(cluster):
     assert said(await settled(one, await send(one, shop, "buy", "m2"))) == "paid"
     assert said(await settled(one, running)) == "at last"
     assert shop.effects == 1
+
+
+async def test_what_a_deposed_replica_stores_too_late_is_not_acknowledged():
+    """Where keys are written alone it is listed nowhere by then; sent again, the same task is done."""
+    cluster = Cluster(atomic=False)
+    async with cluster.stack:
+        shop = Shop()
+        one, two = await cluster.replica(shop), await cluster.replica(shop)
+        write = one.store.write
+
+        async def cut_off_before_the_log(creates, upserts, deletes=()):
+            if any(key.startswith("log:") for key, _ in creates):
+                one.store.write = write
+                one.store.open.clear()
+            await write(creates, upserts, deletes)
+
+        one.store.write = cut_off_before_the_log
+        sending = asyncio.create_task(send(one, shop, "buy"))
+        await until(lambda: cluster.data["beat:0"] == replicas.FREE)
+        one.store.open.set()
+        with pytest.raises(StoreUnavailable):
+            await sending
+        task_id = await send(two, shop, "buy")
+        assert said(await settled(two, task_id))
+        assert shop.effects == 1
+
+
+async def test_what_is_acknowledged_just_before_its_replica_is_deposed_goes_on():
+    """Where keys are written alone: what came true of the last announcement is looked at when the slot is taken."""
+    cluster = Cluster(atomic=False)
+    async with cluster.stack:
+        shop = Shop()
+        one, two = await cluster.replica(shop), await cluster.replica(shop)
+        write_one, write_two = one.store.write, two.store.write
+
+        async def cut_off_before_the_log(creates, upserts, deletes=()):
+            if any(key.startswith("log:") for key, _ in creates):
+                one.store.write = write_one
+                one.store.open.clear()
+            await write_one(creates, upserts, deletes)
+
+        async def wait_before_the_claim(creates, upserts, deletes=()):
+            if any(key.startswith("slot:0:") for key, _ in creates):
+                two.store.write = write_two
+                one.store.open.set()
+                await sending
+                one.store.open.clear()
+            await write_two(creates, upserts, deletes)
+
+        one.store.write, two.store.write = cut_off_before_the_log, wait_before_the_claim
+        sending = asyncio.create_task(send(one, shop, "slow"))
+        task_id = await sending
+        await until(lambda: cluster.data["beat:0"] == replicas.FREE)
+        shop.gate.set()
+        assert said(await settled(two, task_id)) == "at last"
+
+
+async def test_the_entries_with_which_holders_came_stay(cluster, monkeypatch):
+    """However many checkpoints later: a former holder that thaws must find its next entry taken."""
+    monkeypatch.setattr(slots, "CHECKPOINT_ENTRIES", 1)
+    shop = Shop()
+    one, two = await cluster.replica(shop), await cluster.replica(shop)
+    await settled(one, await send(one, shop, "buy", "before"))
+    n = one.journal.slot.n
+    cluster.kill(one)
+    await until(lambda: cluster.data["beat:0"] == replicas.FREE)
+    three = await cluster.replica(shop)
+    assert three.journal.slot.number == 0
+    for number in range(4):
+        await settled(three, await send(three, shop, "buy", f"m{number}"))
+    assert f"slot:0:{n + 1}" in cluster.data
+    assert f"slot:0:{n}" not in cluster.data
+    assert two.journal.slot.number == 1
+
+
+async def test_a_task_that_is_being_read_when_its_replica_stops_is_unavailable():
+    """Nobody is told more than that, and may try again."""
+    cluster = Cluster()
+    async with cluster.stack:
+        shop = Shop()
+        engine = await cluster.replica(shop)
+        task_id = await send(engine, shop, "buy")
+        await settled(engine, task_id)
+        await until(lambda: not engine._lives)
+        engine.store.open.clear()
+        reading = asyncio.create_task(settled(engine, task_id))
+        await until(lambda: engine._lives._loading)
+        await engine._lives.close()
+        with pytest.raises(StoreUnavailable):
+            await reading
 
 
 @pytest.mark.parametrize("first", [0, 1])

@@ -93,8 +93,8 @@ class Engine:
         self._clock = clock
         self.agent = agent
         self.store = store
-        self.journal = Journal(store, self._depose)
         self._replicas = Replicas(store, adopt=self._adopt, look=self._look, deposed=self._depose)
+        self.journal = Journal(store, self._depose, self._replicas.unquestioned)
         self._lives = Lives(self.journal, self._replicas, clock, self._stored)
         self._adoption = Adoption(
             self._lives,

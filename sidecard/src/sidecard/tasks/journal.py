@@ -13,7 +13,7 @@ from typing import TypeVar
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks.index import Line
 from sidecard.tasks.mail import mark
-from sidecard.tasks.slots import Owner, Slot, Staged, Sweep
+from sidecard.tasks.slots import Owner, Slot, Staged, Sweep, slot_key
 from sidecard.tasks.store import StateStore
 
 log = logging.getLogger("sidecard.tasks")
@@ -85,7 +85,13 @@ class Journal:
     all, whatever the network did. `deposed` is told when somebody else holds the slot now.
     """
 
-    def __init__(self, store: StateStore, deposed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        store: StateStore,
+        deposed: Callable[[], None] = lambda: None,
+        unquestioned: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`unquestioned` tells whether nobody can have taken this replica for dead by now."""
         self.store = store
         self.writes = 0
         self.bytes_written = 0
@@ -93,6 +99,7 @@ class Journal:
         """Whether every event of every task is due to somebody, webhooks or not."""
         self._slot: Slot | None = None
         self._deposed = deposed
+        self._unquestioned = unquestioned
         self._due: dict[str, int] = {}
         self._told: list[Told] = []
         self._telling: Sequence[Told] = ()
@@ -275,6 +282,8 @@ class Journal:
         due = {append.task_id: append.task_id in slot.outbox.all for append in batch if append.due}
         await self._announce(slot, await patiently(partial(self._stage, slot, batch, told, sweep)), _hints(batch, told))
         won = await self._decide_each(batch)
+        if not self._unquestioned():
+            await self._check_holder(slot)
         if lost := [append for append in batch if append not in won]:
             lines: dict[Owner, list[Line]] = {}
             for append in lost:
@@ -367,6 +376,16 @@ class Journal:
                 del self._due[append.task_id]
             _end(TaskConflict(f"{append.key} was written by somebody else"), append)
         return [append for append in batch if append not in lost]
+
+    async def _check_holder(self, slot: Slot) -> None:
+        """Raises Deposed when somebody has taken the slot: what was stored since is on nobody's list.
+
+        Who takes a slot looks afterwards what its last entry announced came true. So what is stored before this finds
+        nobody there is listed, and may be acknowledged.
+        """
+        key = slot_key(slot.number, slot.n + 1)
+        if key in await patiently(partial(self.store.read, [key])):
+            raise Deposed(f"{key} was written by somebody else")
 
     def _settle(
         self, slot: Slot, staged: Staged, creates: list[tuple[str, bytes]], upserts: Mapping[str, bytes]

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol
 
-from sidecard.errors import TaskConflict
+from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks.entry import Record
 from sidecard.tasks.journal import Journal
 from sidecard.tasks.live import Live
@@ -130,7 +130,10 @@ class Lives:
             loading.add_done_callback(lambda done: done.cancelled() or done.exception())  # its readers may be gone
         try:
             return await asyncio.shield(loading)
-        except asyncio.CancelledError:  # maybe nobody wants it any more
+        except asyncio.CancelledError:
+            if loading.cancelled():
+                raise StoreUnavailable("this agent is stopping or starting; try again") from None
+            # Maybe nobody wants it any more.
             later = asyncio.get_running_loop().call_later
             loading.add_done_callback(lambda _: later(LINGER_SECONDS, self._unwanted, task_id))
             raise

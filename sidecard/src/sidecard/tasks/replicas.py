@@ -6,6 +6,7 @@ knock:{k}:{j}   [replica, [[number, task id] …]]: what the holder of slot j ha
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine
@@ -62,6 +63,7 @@ class Replicas:
         self._slot: Slot | None = None
         self._former: set[str] = set()
         self._count = 0
+        self._shown = -math.inf
         self._seen: dict[int, _Seen] = {}
         self._views: dict[int, Slot] = {}
         self._heard: dict[int, tuple[str, int]] = {}
@@ -81,14 +83,21 @@ class Replicas:
             slot = await Slot.load(self._store, number)
             died = beats.get(number) not in (FREE, LEFT)
             holder = f"{number}.{slot.n + 1}"
+            began = time.monotonic()
             try:
                 await slot.claim(holder, beat=f"{holder} 0".encode())
+                await slot.amend()
             except TaskConflict:
                 continue  # another has just taken it
             except StoreUnavailable:
                 slot = await patiently(partial(Slot.load, self._store, number))
                 if slot.holder != holder:
                     continue
+                try:
+                    await slot.amend()
+                except (TaskConflict, StoreUnavailable):
+                    continue
+            self._shown = began
             if self._slot is not None:
                 self._former.add(self._slot.holder)
             self._slot = slot
@@ -107,8 +116,9 @@ class Replicas:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if leaving and self._slot is not None:
-            beat = LEFT if self._slot.todo.all or self._slot.outbox.all else FREE
             try:
+                await self._slot.amend()
+                beat = LEFT if self._slot.todo.all or self._slot.outbox.all else FREE
                 await self._slot.claim("", beat=beat)
             except (TaskConflict, StoreUnavailable) as error:
                 log.warning("replica %s could not say that it leaves: %s", self._slot.holder, error)
@@ -121,6 +131,10 @@ class Replicas:
         if replica in self._former or seen is None or seen.beat.partition(b" ")[0] != replica.encode():
             return False
         return time.monotonic() - seen.since < DEAD_SECONDS
+
+    def unquestioned(self) -> bool:
+        """Whether the last sign of life is so fresh that nobody can have taken this replica for dead since."""
+        return time.monotonic() - self._shown < DEAD_SECONDS / 2
 
     async def knock(self, replica: str, task_id: str) -> None:
         """Make another replica look at a task soon. Raises StoreUnavailable."""
@@ -189,7 +203,9 @@ class Replicas:
     async def _beat(self) -> None:
         assert self._slot is not None  # noqa: S101 -- joined before it runs
         self._count += 1
+        began = time.monotonic()
         await self._store.write([], {beat_key(self._slot.number): f"{self._slot.holder} {self._count}".encode()})
+        self._shown = began
 
     async def _watch(self, *, fresh: bool) -> None:
         slot = self._slot
@@ -241,7 +257,10 @@ class Replicas:
                 self._seen[number].since = time.monotonic()
                 return
             assert self._slot is not None  # noqa: S101
-            await slot.claim(f"{SEALED}{self._slot.holder}")
+            mine = f"{SEALED}{self._slot.holder}"
+            if slot.holder != mine:  # else this is another try
+                await slot.claim(mine)
+            await slot.amend()
             if slot.todo.all or slot.outbox.all:
                 log.warning("replica %s is gone; taking over %d tasks", number, len(slot.todo.all | slot.outbox.all))
                 await self._adopt(slot, died)

@@ -192,8 +192,9 @@ class Slot:
 
     def _apply(self, data: bytes) -> None:
         entry = _entry(data)
+        before = self.holder
         self._take(*entry[:4])
-        self._announced(*entry)
+        self._announced(*entry, before=before)
 
     def _announced(
         self,
@@ -202,8 +203,14 @@ class Slot:
         todo: Mapping[str, bool],
         _: Mapping[str, bool],
         tombstones: Mapping[str, bytes],
+        *,
+        before: str = "",
     ) -> None:
-        self._last_lines, self._last_todo = (lines, todo) if holder is None else ({}, {})
+        """Keep what the last batch announced until it is amended: by an entry under the holder of `before`."""
+        if holder is None:
+            self._last_lines, self._last_todo = lines, todo
+        elif holder == before:
+            self._last_lines, self._last_todo = {}, {}
         self._last_tombstones = tombstones
 
     def _take(
@@ -214,7 +221,9 @@ class Slot:
         outbox: Mapping[str, bool],
     ) -> None:
         self.n += 1
-        self.holder = self.holder if holder is None else holder
+        if holder is not None:
+            self.holder = holder
+            self._claims = [*self._claims, (self.n, _now())]
         for owner, more in lines.items():
             self._recent.setdefault(owner, []).extend((self.n, line) for line in more)
             self._lines += len(more)
@@ -306,7 +315,7 @@ class Slot:
         owners = self._owners.stage(self._new_owners(staged.lines))
         todo, outbox = self.todo.stage(staged.todo), self.outbox.stage(staged.outbox)
         holder = self.holder if staged.holder is None else staged.holder
-        now = time.time_ns() // 1_000_000
+        now = _now()
         claims = [*self._claims, *([(self.n + 1, now)] if staged.holder is not None else [])]
         kept = [(n, at) for n, at in claims if now - at < CLAIM_DAYS * 86_400_000]
         head = [FORMAT, self.n + 1, holder, todo.count, outbox.count, self._checkpointed, kept, owners.count]
@@ -320,13 +329,13 @@ class Slot:
 
         Raises TaskConflict when somebody else has written to it, StoreUnavailable when the outcome is not known.
         """
-        lines, todo = ({}, {}) if self._store.atomic else await self._amendments()
+        todo: dict[str, bool] = {}
         if self._last_tombstones and not self._store.atomic:  # announced, so it comes true, whoever is next
             await self._store.write([], self._last_tombstones)
         outbox: dict[str, bool] = {}
         if emptied:
             todo, outbox = dict.fromkeys(self.todo.all, False), dict.fromkeys(self.outbox.all, False)
-        staged = await self.stage(lines, todo, outbox, holder=holder, checkpoint=self._store.atomic)
+        staged = await self.stage({}, todo, outbox, holder=holder, checkpoint=self._store.atomic)
         beats = {} if beat is None else {beat_key(self.number): beat}
         if self._store.atomic:
             await self._store.write([(staged.key, staged.data)], staged.upserts | beats, staged.deletes)
@@ -334,6 +343,21 @@ class Slot:
             head = {} if self.n else {slot_key(self.number): msgpack.packb([FORMAT, 0, "", 0, 0, 0, [], 0])}
             await self._store.write([(staged.key, staged.data)], {})
             await self._store.write([], head | beats)
+        self.settle(staged)
+
+    async def amend(self) -> None:
+        """Take back what the last entry announced and did not come true; only the holder does, and first of all.
+
+        What a former holder still stores of that afterwards counts for nothing: it finds the slot claimed, and
+        acknowledges nothing. Where a write is all or nothing, everything announced has come true.
+
+        Raises TaskConflict when somebody else has written to it, StoreUnavailable when the outcome is not known.
+        """
+        if self._store.atomic or not (self._last_lines or self._last_todo):
+            return
+        lines, todo = await self._amendments()
+        staged = await self.stage(lines, todo, holder=self.holder, checkpoint=False)
+        await self._store.write([(staged.key, staged.data)], {})
         self.settle(staged)
 
     async def _amendments(self) -> tuple[dict[Owner, list[Line]], dict[str, bool]]:
@@ -355,8 +379,9 @@ class Slot:
 
     def settle(self, staged: Staged) -> None:
         """What was staged is stored."""
+        before = self.holder
         self._take(staged.holder, staged.lines, staged.todo, staged.outbox)
-        self._announced(staged.holder, staged.lines, staged.todo, staged.outbox, {})
+        self._announced(staged.holder, staged.lines, staged.todo, staged.outbox, {}, before=before)
         if staged.checkpoint is None:
             return
         for owner, listing in staged.checkpoint.lists.items():
@@ -376,6 +401,10 @@ def _entry(
     _, _, holder, lists, todo, outbox, tombstones = _unpack(data)
     lines = {(tenant, owner): [Line(*line) for line in lines] for tenant, owner, lines in lists}
     return holder, lines, _changes(todo), _changes(outbox), tombstones
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _name(owner: Owner) -> str:
