@@ -168,6 +168,7 @@ async def test_thousands_of_waiting_tasks_are_taken_up_in_the_background():
 
     async with started(shop.agent, store) as engine:
         await asyncio.gather(*(send(engine, shop, "rest", f"m{n}") for n in range(2_000)))
+        await until(lambda: not engine._lives)  # they run by the hundreds
         await idle(engine)
         assert len(sorted(engine.journal.slot.todo.all)) == 2_000
     tracemalloc.start()
