@@ -329,7 +329,7 @@ async def test_an_entry_that_is_stored_while_a_webhook_is_given_up_leaves_nothin
         await until(lambda: webhooks.attempts)
         store.gate = asyncio.Event()
         async with engine.borrow(task_id) as live:
-            live.append(live.status(S.TASK_STATE_INPUT_REQUIRED))
+            live.append(live.status(S.TASK_STATE_WORKING))
             await until(lambda: store.waits)
             webhooks.hold[URL].set()
             await until(lambda: engine.journal._told)
