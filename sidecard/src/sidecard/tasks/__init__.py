@@ -1,7 +1,7 @@
 """The durable task engine: a task is the fold of an append-only log in a Dapr state store. See docs/durability.md.
 
 entry      one log entry, as bytes            state     what a log folds to
-states     which state may follow which
+next_entry what goes into a log next          states    which state may follow which
 store      the state store behind Dapr        journal   group commit: many tasks' entries, one write
 slots      a replica's place in the store     index     its pages: what is listed, what must run
 replicas   who else is there, who is gone     adoption  taking over the tasks of the dead

@@ -41,8 +41,9 @@ __all__ = ["DifferentMessage", "Engine", "system_clock"]
 
 log = logging.getLogger("sidecard.tasks")
 
-FIRST_ENTRY_SECONDS = 0.005
-"""How long the first entry of an idempotent task waits for its run: a short task then costs one write."""
+FIRST_ENTRY_SECONDS = 0.02
+"""How long the first entry of an idempotent task waits for its run, turns of a busy loop included: a short task then
+costs one write."""
 RERUN_SECONDS = 1.0
 CANCEL_SECONDS = 20.0
 """How long a cancel waits for the task's end; it ends afterwards all the same."""
@@ -295,9 +296,7 @@ class Engine:
             live.status(TaskState.TASK_STATE_SUBMITTED),
         )
         if skill.idempotent:
-            loop = asyncio.get_running_loop()
-            live.hold = loop.create_future()
-            loop.call_later(FIRST_ENTRY_SECONDS, live.release)
+            live.hold(FIRST_ENTRY_SECONDS)
             self._run(live, message)
         return live
 

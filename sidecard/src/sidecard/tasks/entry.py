@@ -1,6 +1,6 @@
 """One entry of a task's log: everything that one append means, and its bytes."""
 
-import secrets
+import random
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from sidecard.errors import LogBroken
 FORMAT = 1
 """Version of the bytes. A reader refuses what it doesn't know rather than guess."""
 
+_NONCES = random.Random()  # noqa: S311 -- seeded by the system; nonces differ and are no secret
 Record = list[Any]
 """A list whose first item is its kind:
 
@@ -45,7 +46,7 @@ class Entry:
     epoch: int
     at: int
     records: list[Record]
-    nonce: bytes = field(default_factory=lambda: secrets.token_bytes(8))
+    nonce: bytes = field(default_factory=lambda: _NONCES.randbytes(8))
 
     def pack(self) -> bytes:
         """The entry's bytes, frozen from here on: a retry sends the very same."""

@@ -5,15 +5,18 @@ extension, and as the `id` of server-sent events, so that a stream that was cut 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from a2a.types import Artifact, TaskArtifactUpdateEvent, TaskStatusUpdateEvent
 from a2a.types import Task as A2ATask
 from google.protobuf.struct_pb2 import Struct
 
+from sidecard.errors import LogBroken
 from sidecard.extension import URI
-from sidecard.tasks.entry import Record
+from sidecard.tasks.entry import Entry, Record, log_key
+from sidecard.tasks.loading import READ_AHEAD
 from sidecard.tasks.state import FoldedTask, Place, status_of
+from sidecard.tasks.store import StateStore
 
 Update = TaskStatusUpdateEvent | TaskArtifactUpdateEvent
 Event = A2ATask | Update
@@ -49,6 +52,21 @@ def task_of(folded: FoldedTask) -> A2ATask:
     task = folded.public()
     _mark(task.metadata, str(folded.n))
     return task
+
+
+async def events_since(store: StateStore, meta: Mapping[str, str], after: Place, end: int) -> AsyncIterator[Update]:
+    """A task's stored events behind a place, up to its entry `end`. Raises LogBroken, StoreUnavailable."""
+    task_id = meta["task"]
+    for first in range(max(1, after[0]), end + 1, READ_AHEAD):
+        keys = [log_key(task_id, n) for n in range(first, min(first + READ_AHEAD, end + 1))]
+        stored = await store.read(keys)
+        for n, key in enumerate(keys, first):
+            if key not in stored:
+                raise LogBroken(f"entry {n} of task {task_id} is gone: the state store lost writes")
+            for number, record in enumerate(Entry.unpack(stored[key]).records):
+                event = event_of(record, meta, (n, number)) if (n, number) > after else None
+                if event is not None:
+                    yield event
 
 
 def read_place(text: str) -> Place | None:

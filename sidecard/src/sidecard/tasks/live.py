@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 from a2a.types import TaskStatusUpdateEvent
 
 from sidecard.errors import LogBroken, SidecardError, StoreUnavailable, TaskConflict
-from sidecard.tasks.entry import Entry, Record, head_key, log_key
-from sidecard.tasks.events import Event, event_of, task_of
+from sidecard.tasks.entry import Entry, Record
+from sidecard.tasks.events import Event, event_of, events_since, task_of
 from sidecard.tasks.follower import Followers
-from sidecard.tasks.index import Line
-from sidecard.tasks.journal import Append, Journal, patiently
-from sidecard.tasks.loading import READ_AHEAD, catch_up
+from sidecard.tasks.journal import Journal, patiently
+from sidecard.tasks.loading import catch_up
+from sidecard.tasks.next_entry import NextEntry, has_lease
 from sidecard.tasks.pending import Pending, size_of
-from sidecard.tasks.state import ENDS, TAKEN, FoldedTask, Place, Question, Step
+from sidecard.tasks.state import ENDS, FoldedTask, Place, Question, Step
 from sidecard.tasks.states import INTERRUPTED, TERMINAL, check_move
 
 if TYPE_CHECKING:
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sidecard.tasks")
 
-SNAPSHOT_EVERY = 256
-SNAPSHOT_BYTES_PER_ENTRY = 256
-"""A snapshot waits for at least that many entries, and for more the larger it is, so that all of them together grow
-linearly with the log."""
-MOST_SNAPSHOT_BYTES = 4_000_000
 ACKNOWLEDGE_SECONDS = 20.0
 GAP_SECONDS = 0.1
 FAIR_RACES = 2
@@ -84,7 +79,8 @@ class Live:
         self.users = 0
         self.run: Run | None = None
         self.watches: dict[str, asyncio.Task[None]] = {}
-        self.hold: asyncio.Future[None] | None = None
+        self._held: asyncio.Future[None] | None = None
+        self._releasing: asyncio.TimerHandle | None = None
         self.stalled: TaskConflict | None = None
         self.lost: SidecardError | None = None
         self.canceling = False
@@ -98,8 +94,7 @@ class Live:
         self._followers = Followers()
         self._flushing: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
-        self._snapshot_due = folded.snapshot_at + _until_snapshot(folded.snapshot_bytes)
-        self._hints: dict[str, bytes] = {}
+        self._next = NextEntry(folded, replica)
         self._begin_from_folded()
 
     def _begin_from_folded(self) -> None:
@@ -228,10 +223,18 @@ class Live:
             raise self.lost
         return self._pending.waiter()
 
+    def hold(self, seconds: float) -> None:
+        """Let the first entry wait that long for what else might join it."""
+        loop = asyncio.get_running_loop()
+        self._held = loop.create_future()
+        self._releasing = loop.call_later(seconds, self.release)
+
     def release(self) -> None:
-        """Write the first entry now, whatever else might still join it."""
-        if self.hold and not self.hold.done():
-            self.hold.set_result(None)
+        """Write the first entry now."""
+        if self._releasing is not None:
+            self._releasing.cancel()
+        if self._held is not None and not self._held.done():
+            self._held.set_result(None)
 
     async def settled(self) -> None:
         """Return once the stored task has ended or waits for a person, with nothing of it still to be written.
@@ -289,8 +292,8 @@ class Live:
                 if after is None:
                     yield task_of(self.folded)
                 else:
-                    async for event in self._since(after, self.folded.n):
-                        yield event
+                    async for past in events_since(self.journal.store, self.meta, after, self.folded.n):
+                        yield past
                 async for event in follower.events():
                     yield event
                     if isinstance(event, TaskStatusUpdateEvent) and event.status.state in INTERRUPTED:
@@ -315,19 +318,6 @@ class Live:
         """Leave a gap before the next entry, in which others may write: a fast stream could starve a cancel."""
         self._pausing = True
 
-    async def _since(self, after: Place, end: int) -> AsyncIterator[Event]:
-        """The stored events behind a place, up to entry `end`."""
-        for first in range(max(1, after[0]), end + 1, READ_AHEAD):
-            keys = [log_key(self.task_id, n) for n in range(first, min(first + READ_AHEAD, end + 1))]
-            stored = await self.journal.store.read(keys)
-            for n, key in enumerate(keys, first):
-                if key not in stored:
-                    raise LogBroken(f"entry {n} of task {self.task_id} is gone: the state store lost writes")
-                for number, record in enumerate(Entry.unpack(stored[key]).records):
-                    event = event_of(record, self.meta, (n, number)) if (n, number) > after else None
-                    if event is not None:
-                        yield event
-
     async def close(self) -> None:
         """Forget the task: its followers' streams end, its run and waits stop. The log goes on where it is taken up."""
         flushing = [self._flushing] if self._flushing else []
@@ -340,9 +330,9 @@ class Live:
 
     async def _flush(self) -> None:
         try:
-            if self.hold is not None:
-                await self.hold
-                self.hold = None
+            if self._held is not None:
+                await self._held
+                self._held = None
             while self._pending and self.lost is None:
                 if self._pausing:
                     self._pausing = False
@@ -362,25 +352,19 @@ class Live:
         count, records = self._pending.next_entry()
         folded = self.folded
         outsider = self._is_outsider(records)
-        handover = not outsider and (folded.owner_replica != self.replica or _has_lease(records))
-        added: list[Record] = [["lease", self.replica, TAKEN]] if handover and not _has_lease(records) else []
-        if folded.n + 1 >= self._snapshot_due:
-            added.insert(0, *self._snapshot())
-        entry = Entry(
-            previous=folded.nonce,
-            epoch=folded.epoch + 1 if handover else folded.epoch,
-            at=max(self.clock(), folded.at + 1, *(record[1] for record in records if record[0] == "status")),
-            records=[*added, *records] if folded.n else [*records, *added],
-        )
+        entry = self._next.make(folded, records, self.clock(), outsider=outsider)
+        published = self.journal.publishes
         try:
-            await self.journal.append(self._append_of(entry, outsider=outsider))
+            await self.journal.append(
+                self._next.append(folded, self.meta, entry, outsider=outsider, published=published)
+            )
         except TaskConflict:
             await self._rebase()
             return
         self._races = 0
         self._pending.stored(count)
         self._take_in(entry, own=True)
-        self._hints = {head_key(self.task_id): b"%d" % folded.n} if folded.snapshot_at == folded.n else {}
+        self._next.stored(folded)
         if outsider:
             await patiently(partial(self._keeper.knock, folded.owner_replica, self.task_id))
         self._pending.wake()
@@ -388,33 +372,9 @@ class Live:
     def _is_outsider(self, records: list[Record]) -> bool:
         """Whether another replica moves this task on, and goes on doing so."""
         folded = self.folded
-        if folded.n == 0 or self.owned or _has_lease(records):
+        if folded.n == 0 or self.owned or has_lease(records):
             return False
         return folded.must_move and self._keeper.alive(folded.owner_replica)
-
-    def _snapshot(self) -> list[Record]:
-        snapshot = self.folded.snapshot()
-        self._snapshot_due = self.folded.n + 1 + _until_snapshot(len(snapshot))
-        return [["snapshot", snapshot]] if len(snapshot) <= MOST_SNAPSHOT_BYTES else []
-
-    def _append_of(self, entry: Entry, *, outsider: bool) -> Append:
-        folded = self.folded
-        meta = self.meta
-        after = folded.preview(entry.records, published=self.journal.publishes)
-        line = None
-        if after.status_at:  # progress too: lists are ordered by the time of the status
-            line = Line(self.task_id, meta["context"], folded.state, after.state, after.status_at)
-        return Append(
-            key=log_key(self.task_id, folded.n + 1),
-            data=entry.pack(),
-            task_id=self.task_id,
-            owner=(meta["tenant"], meta["owner"]),
-            line=line,
-            listed=None if outsider else after.must_move,
-            contested=outsider or folded.n == 0 or entry.epoch != folded.epoch,
-            hints=self._hints,
-            due=folded.n + 1 if after.due else 0,
-        )
 
     def _take_in(self, entry: Entry, *, own: bool) -> None:
         """Fold an entry that is stored, and tell everybody."""
@@ -437,7 +397,7 @@ class Live:
         if self.folded.n == 0:
             raise TaskConflict(f"task {self.task_id} exists already")
         ran_here = self.owned and self.run is not None
-        adopting = any(_has_lease(group) for group in self._pending)
+        adopting = any(has_lease(group) for group in self._pending)
         take_in = partial(self._take_in, own=False)
         await patiently(partial(catch_up, self.journal.store, self.task_id, self.folded, take_in))
         if not self.owned and (ran_here or (adopting and self._keeper.alive(self.folded.owner_replica))):
@@ -488,11 +448,3 @@ def _give_up_on(storing: asyncio.Future[None]) -> None:
                 "the state store does not answer, so whether this was stored is not known; send the same message again"
             )
         )
-
-
-def _has_lease(records: list[Record]) -> bool:
-    return any(record[0] == "lease" for record in records)
-
-
-def _until_snapshot(size: int) -> int:
-    return max(SNAPSHOT_EVERY, size // SNAPSHOT_BYTES_PER_ENTRY)
