@@ -17,6 +17,10 @@ TIMEOUT = 10.0
 """Seconds before an unanswered call counts as 'outcome unknown'; the journal then reads back what is there."""
 
 
+HERE = "zz:here"
+"""A key that is always there, and comes last in the order of keys. Dapr 1.18 reads several keys from SQLite and
+PostgreSQL without asking afterwards whether the database failed meanwhile: then they look as if they were absent."""
+
 KINDS = {
     "state.postgresql": (True, True),
     "state.sqlite": (False, True),
@@ -77,9 +81,10 @@ class DaprStateStore:
         )
         self._stub = dapr_pb2_grpc.DaprStub(self._channel)  # type: ignore[no-untyped-call]
         self._metadata = (("dapr-api-token", token),)
+        self._always: list[str] = []
 
     async def recognise(self) -> None:
-        """Ask the sidecar what kind of store this is. Until then it is taken for SQLite.
+        """Ask the sidecar what kind of store this is, and be sure of reads. Until then it is taken for SQLite.
 
         Raises ConfigurationError for one that tasks can't be trusted to, StoreUnavailable.
         """
@@ -99,6 +104,12 @@ class DaprStateStore:
                 f"use one of {', '.join(KINDS)}"
             )
         self.shared, self.atomic = KINDS[kind]
+        if self.atomic:
+            try:
+                await self.write([], {HERE: b"here"})
+            except TaskConflict as error:  # a database that starts, for one
+                raise StoreUnavailable(str(error)) from error
+            self._always = [HERE]
 
     async def write(
         self, creates: Sequence[tuple[str, bytes]], upserts: Mapping[str, bytes], deletes: Sequence[str] = ()
@@ -135,7 +146,7 @@ class DaprStateStore:
 
     async def read(self, keys: Sequence[str]) -> dict[str, bytes]:
         """See StateStore."""
-        request = state_pb2.GetBulkStateRequest(store_name=self.component, keys=list(keys), parallelism=8)
+        request = state_pb2.GetBulkStateRequest(store_name=self.component, keys=[*keys, *self._always], parallelism=8)
         try:
             response = await self._stub.GetBulkState(request, metadata=self._metadata, timeout=TIMEOUT)
         except grpc.aio.AioRpcError as error:
@@ -143,7 +154,10 @@ class DaprStateStore:
         for item in response.items:
             if item.error:
                 raise StoreUnavailable(f"the state store could not read {item.key}: {item.error}")
-        return {item.key: item.data for item in response.items if item.data}
+        found = {item.key: item.data for item in response.items if item.data}
+        if any(found.pop(key, None) is None for key in self._always):
+            raise StoreUnavailable("the state store broke off a read")
+        return found
 
     async def delete(self, keys: Sequence[str]) -> None:
         """See StateStore."""
