@@ -8,7 +8,7 @@ up: setup ; @$(SIDECARD) up
 down: setup ; @$(SIDECARD) down
 restart: setup ; @$(SIDECARD) restart $(or $(agent),$(error which one? make restart agent=flights))
 check: setup ; @.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
-test: check runtime ; @.venv/bin/python -m pytest -n 2 --dist loadgroup
+test: check runtime ; @.venv/bin/python -m pytest -n 2 --dist loadscope
 test-long: runtime ; @.venv/bin/python -m pytest -m long
 chaos: runtime ; @.venv/bin/python -m chaos
 bench: setup ; @.venv/bin/python -m bench

@@ -15,7 +15,7 @@ from sidecard.tasks.context import StepFailed
 from sidecard.tasks.engine import DifferentMessage, Engine
 from sidecard.tasks.live import TaskEnded
 from sidecard.testing import FakeAgents, MemoryStore, caller, ended, started
-from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, said, send, settled, until
+from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, said, send, settled, ticks, until
 
 S = TaskState
 
@@ -177,6 +177,40 @@ async def test_an_effect_with_unknown_outcome_ends_the_task_and_is_not_repeated(
         task = await settled(engine, task_id)
     assert task.status.state == S.TASK_STATE_FAILED
     assert "outcome is not known" in task.status.message.parts[0].text
+    assert shop.effects == 1
+
+
+class GatedStore(MemoryStore):
+    """Shuts its gate once a task's first entry is stored."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.waiting = asyncio.Event(), asyncio.Event()
+        self.gate.set()
+
+    async def write(self, creates, upserts, deletes=()):
+        if not self.gate.is_set():
+            self.waiting.set()
+        await self.gate.wait()
+        await super().write(creates, upserts, deletes)
+        if any(key.startswith("log:") and key.endswith(":1") for key, _ in creates):
+            self.gate.clear()
+
+
+async def test_an_effect_that_a_stop_forestalls_is_had_after_the_next_start():
+    """It was about to begin, and it is known that it did not: nothing about its outcome is unknown."""
+    shop, store = Shop(), GatedStore()
+    async with started(shop.agent, store) as engine:
+        task_id = await send(engine, shop, "buy")
+        await store.waiting.wait()  # the entry that begins the effect
+        stopping = asyncio.create_task(engine.stop())
+        await ticks(3)
+        store.gate.set()
+        await stopping
+    assert shop.effects == 0
+    async with started(shop.agent, store) as engine:
+        task = await settled(engine, task_id)
+    assert task.status.state == S.TASK_STATE_COMPLETED
     assert shop.effects == 1
 
 

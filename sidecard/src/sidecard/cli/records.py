@@ -66,6 +66,8 @@ def words(record: Record) -> str:  # noqa: C901, PLR0911, PLR0912 -- one case pe
             return f"failed    {key} {kind} {_name(arguments)}: {reason}"
         case ["dropped", key, kind, arguments, _]:
             return f"dropped   {key} {kind} {_name(arguments)}: its branch was cancelled here"
+        case ["withdrawn", key]:
+            return f"withdrawn {key}: the agent stopped before it was done"
         case ["question", _, key, spec]:
             who = " from somebody else" if spec["by_other"] else ""
             right = f" with the right {spec['scope']}" if spec["scope"] else ""
@@ -108,7 +110,7 @@ def as_values(logged: Logged) -> dict[str, Any]:
     }
 
 
-def _values(record: Record) -> dict[str, Any]:  # noqa: C901, PLR0911 -- one case per kind of record
+def _values(record: Record) -> dict[str, Any]:  # noqa: C901, PLR0911, PLR0912 -- one case per kind of record
     kind = record[0]
     match record:
         case ["new", meta]:
@@ -126,6 +128,8 @@ def _values(record: Record) -> dict[str, Any]:  # noqa: C901, PLR0911 -- one cas
             return {"kind": kind, "artifact": artifact, "append": append, "lastChunk": last, **made}
         case ["begun" | "done" | "failed" | "dropped", key, step, arguments, value]:
             return {"kind": kind, "step": key, "of": step, "arguments": arguments, "value": _value(step, kind, value)}
+        case ["withdrawn", key]:
+            return {"kind": kind, "step": key}
         case ["question", question_id, key, spec]:
             return {"kind": kind, "id": question_id, "step": key, **spec}
         case ["child", key, agent, task_id]:

@@ -131,7 +131,8 @@ class Task:
         if recorded is None:
             self._run.append(["begun", key, "once", fingerprint, name])
             with self._run.droppable(key, "once", fingerprint):
-                await self._run.commit()
+                async with self._run.withdrawn(key):
+                    await self._run.commit()
         if recorded is None or (repeatable and not recorded.done):
             work = effect(f"{self.id}:{key}") if repeatable else effect()
             begun = Step("once", fingerprint, "", name)

@@ -22,6 +22,7 @@ Record = list[Any]
 ["begun", step_key, kind, arguments_hash, details]   a step that has started and must wait, or has an effect
 ["done", step_key, kind, arguments_hash, result]     a step and what it returned
 ["failed", step_key, kind, arguments_hash, reason]   a step that raised, and why
+["withdrawn", step_key]                              a step with an effect that was begun and, it is known, not had
 ["dropped", step_key, kind, arguments_hash, None]    a step whose branch was cancelled while it waited or worked
 ["question", id, step_key, {prompt, options, scope, by_other}]
 ["child", step_key, agent, task_id]                  a delegated task, once the other agent has accepted it

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -180,6 +180,22 @@ class Run:
                 status = [live.status(TaskState.TASK_STATE_WORKING)] if asked else []
                 live.append(["dropped", key, kind, arguments, None], *status)
                 self._watcher.unwatch(live, key)
+            raise
+
+    @contextlib.asynccontextmanager
+    async def withdrawn(self, key: str) -> AsyncIterator[None]:
+        """Record that the effect of a step was not had after all, when this agent stops before it is: the next run may.
+
+        It would else end the task, since nobody could know.
+        """
+        try:
+            yield
+        except asyncio.CancelledError:
+            live = self.live
+            if self.over and not (self.cancelling or live.ended or live.lost):
+                with contextlib.suppress(SidecardError):
+                    live.append(["withdrawn", key])
+                    await live.stored()
             raise
 
     @contextlib.contextmanager

@@ -132,7 +132,7 @@ class FoldedTask:
         """True while anything but a person has to move this task on: then a replica lists it and takes it up again."""
         return not self.ended and (self.question is None or self.cancel_by is not None or bool(self.waiting))
 
-    def preview(self, records: list[Record], *, published: bool = False) -> Preview:
+    def preview(self, records: list[Record], *, published: bool = False) -> Preview:  # noqa: C901 -- as `_fold`
         """What these records will make of it, without folding them in: cheap, whatever the size of the task.
 
         `published` tasks have somebody to be told besides their webhooks.
@@ -153,6 +153,8 @@ class FoldedTask:
                     webhooks.discard(config_id)
                 case ["begun", key, kind, *_] if kind != ASK:
                     waits[key] = True
+                case ["withdrawn", key]:
+                    waits[key] = False
                 case ["question", _, key, *_]:
                     asking = key
                 case ["message", *_]:
@@ -200,6 +202,9 @@ class FoldedTask:
                     self.waiting.add(key)
             case [("done" | "failed" | "dropped") as end, key, kind, arguments, result]:
                 self._end_step(key, Step(kind, arguments, end, result))
+            case ["withdrawn", key]:
+                del self.steps[key]
+                self.waiting.discard(key)
             case ["question", question_id, key, spec]:
                 self.question = Question(question_id, key, spec)
             case ["child", key, agent, task_id]:
