@@ -330,6 +330,38 @@ async def test_a_frozen_owner_that_thaws_changes_nothing(cluster):
     assert shop.effects == 1
 
 
+async def test_a_thawed_replica_shows_nobody_the_past(cluster):
+    """Before it has found out that others went on without it, it looks into the log rather than into its memory."""
+    shop, other = Shop(), Shop()
+    one, two = await cluster.replica(shop), await cluster.replica(other)
+    running = await send(one, shop, "slow", "m1")
+    assert one._lives._lives[running].run is not None
+    one.store.open.clear()
+    other.gate.set()
+    assert said(await settled(two, running)) == "at last"
+    one.store.open.set()
+    shown = None
+    while shown is None:
+        with contextlib.suppress(StoreUnavailable):  # what it was about to write has just been refused
+            async with one.borrow(running) as live:
+                shown = live.folded.public()
+    assert said(shown) == "at last"
+
+
+async def test_a_task_that_another_replica_owns_is_shown_as_it_is(cluster):
+    """Though somebody follows it here, and the reader has not read on yet."""
+    shop, other = Shop(), Shop()
+    one, two = await cluster.replica(shop), await cluster.replica(other)
+    running = await send(one, shop, "slow", "m1")
+    async with two.borrow(running) as follower:
+        two._tail.read = asyncio.sleep  # reads nothing
+        shop.gate.set()
+        assert said(await settled(one, running)) == "at last"
+        async with two.borrow(running) as live:
+            assert live is follower
+            assert said(live.folded.public()) == "at last"
+
+
 async def test_what_a_deposed_replica_stores_too_late_is_not_acknowledged():
     """Where keys are written alone it is listed nowhere by then; sent again, the same task is done."""
     cluster = Cluster(atomic=False)

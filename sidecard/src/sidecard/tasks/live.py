@@ -1,6 +1,7 @@
 """One task in this replica's memory: what it has yet to commit, who follows it, and its run."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from a2a.types import TaskStatusUpdateEvent
 
 from sidecard.errors import LogBroken, SidecardError, StoreUnavailable, TaskConflict
-from sidecard.tasks.entry import Entry, Record
+from sidecard.tasks.entry import Entry, Record, log_key
 from sidecard.tasks.events import Event, event_of, events_since, task_of
 from sidecard.tasks.follower import Followers
 from sidecard.tasks.journal import Journal, patiently
@@ -313,6 +314,20 @@ class Live:
         self._begin_from_folded()
         if ran_here and not self.owned and self.run is not None:
             self._lose(self._run_elsewhere())
+
+    async def refresh(self) -> None:
+        """Take in all that others have written meanwhile. Raises StoreUnavailable."""
+        while self.lost is None:
+            if self.writing:  # when that is stored nobody else has written before it
+                with contextlib.suppress(TaskConflict):
+                    await self.commit()
+                return
+            key = log_key(self.task_id, self.folded.n + 1)
+            data = (await self.journal.store.read([key])).get(key)
+            if data is None:
+                return
+            if key == log_key(self.task_id, self.folded.n + 1) and not self.writing:
+                self.hear(data)
 
     def pause(self) -> None:
         """Leave a gap before the next entry, in which others may write: a fast stream could starve a cancel."""

@@ -25,6 +25,9 @@ class Others(Protocol):
     def alive(self, replica: str) -> bool:
         """Whether that one seems to be alive."""
 
+    def unquestioned(self) -> bool:
+        """Whether none of them can have taken this one for dead."""
+
     async def knock(self, replica: str, task_id: str) -> None:
         """Make that one look at a task soon. Raises StoreUnavailable."""
 
@@ -84,12 +87,24 @@ class Lives:
                     yield None
                     return
             elif live.folded.n:
-                break
+                if self._is_current(live):
+                    break
+                with self.using(live):
+                    await live.refresh()
+                if live.lost is None:
+                    break
             else:  # it is being created, or was created before and will turn out to be that
                 with self.using(live), contextlib.suppress(TaskConflict):
                     await live.commit(hurry=False)
         with self.using(live):
             yield live
+
+    def _is_current(self, live: Live) -> bool:
+        """Whether nobody else can have written to a task that memory does not know of.
+
+        A replica that was frozen may no longer own what it thinks it does, and would show callers the past.
+        """
+        return not self._journal.store.shared or (live.owned and self._others.unquestioned())
 
     async def close(self) -> None:
         """Forget all tasks."""
