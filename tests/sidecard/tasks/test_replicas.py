@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 from a2a.types import ListTasksRequest, TaskState
@@ -346,6 +347,59 @@ async def test_a_thawed_replica_shows_nobody_the_past(cluster):
             async with one.borrow(running) as live:
                 shown = live.folded.public()
     assert said(shown) == "at last"
+
+
+async def test_a_sign_of_life_that_came_late_leaves_a_replica_in_question(cluster):
+    """Others may have taken it for dead before: it is not believed by the next sign, but by a row of them in time."""
+    one = (await cluster.replica(Shop()))._replicas
+    began = time.monotonic()
+    assert one.unquestioned(began)
+    one._shown -= DEAD  # it was frozen
+    assert not one.unquestioned(began)
+    await one._beat()
+    assert not one.unquestioned(began)
+    assert not one.steady()
+    assert one.unquestioned(time.monotonic())
+    await until(one.steady)
+
+
+async def test_a_name_that_was_lost_counts_as_dead_whatever_sign_of_life_it_shows(cluster):
+    """A replica that thaws shows one before it knows; whose message comes again then must not be left to it."""
+    one, two, three = [await cluster.replica(Shop()) for _ in range(3)]
+    name = one.journal.replica
+    cluster.kill(one)
+    await until(lambda: cluster.data["beat:0"] == replicas.FREE)
+    cluster.data["beat:0"] = f"{name} 1000".encode()
+    others = (two._replicas, three._replicas)
+    await until(lambda: all(other._seen[0].beat == cluster.data["beat:0"] for other in others))
+    assert [other.alive(name) for other in others].count(True) == 1  # who took its place over knows
+    for other in others:
+        await other.bury(name)
+        assert not other.alive(name)
+
+
+async def test_a_replica_that_shows_life_just_before_its_place_is_taken_keeps_it(cluster):
+    """Whoever was about to take it looks once more."""
+    shop, other = Shop(), Shop()
+    one, two = await cluster.replica(shop), await cluster.replica(other)
+    running, name = await send(one, shop, "slow", "m1"), one.journal.replica
+    await until(lambda: two._replicas.alive(name))
+    load_slot = Slot.load
+
+    async def slowly(store, number):
+        slot = await load_slot(store, number)
+        if store is two.store:
+            await one._replicas._beat()
+        return slot
+
+    replicas.Slot.load = slowly
+    try:
+        await two._replicas._take_over(one.journal.slot.number, died=True)
+    finally:
+        replicas.Slot.load = load_slot
+    assert (await Slot.load(two.store, one.journal.slot.number)).holder == name
+    shop.gate.set()
+    assert said(await settled(one, running)) == "at last"
 
 
 async def test_a_task_that_another_replica_owns_is_shown_as_it_is(cluster):

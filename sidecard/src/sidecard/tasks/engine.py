@@ -326,8 +326,8 @@ class Engine:
 
     async def _rescue(self, live: Live) -> None:
         """See to it that a task goes on whose message comes again: whoever took it may have died just then."""
-        owner = live.folded.owner_replica
-        if live.folded.must_move and not live.owned and not self._replicas.alive(owner):
+        if live.folded.must_move and not live.owned:
+            await self._replicas.bury(live.folded.owner_replica)
             await self._adoption.adopt([live.task_id], died=True)
 
     async def cancel(self, live: Live, caller: Caller) -> None:

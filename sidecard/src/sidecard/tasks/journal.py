@@ -89,9 +89,9 @@ class Journal:
         self,
         store: StateStore,
         deposed: Callable[[], None] = lambda: None,
-        unquestioned: Callable[[], bool] = lambda: False,
+        unquestioned: Callable[[float], bool] = lambda _: False,
     ) -> None:
-        """`unquestioned` tells whether nobody can have taken this replica for dead by now."""
+        """`unquestioned` tells whether nobody can have taken this replica for dead since a moment (time.monotonic)."""
         self.store = store
         self.writes = 0
         self.bytes_written = 0
@@ -280,9 +280,10 @@ class Journal:
         """
         before = {append.task_id: append.task_id in slot.todo.all for append in batch if append.listed is not None}
         due = {append.task_id: append.task_id in slot.outbox.all for append in batch if append.due}
+        began = time.monotonic()
         await self._announce(slot, await patiently(partial(self._stage, slot, batch, told, sweep)), _hints(batch, told))
         won = await self._decide_each(batch)
-        if not self._unquestioned():
+        if not self._unquestioned(began):
             await self._check_holder(slot)
         if lost := [append for append in batch if append not in won]:
             lines: dict[Owner, list[Line]] = {}

@@ -25,7 +25,7 @@ class Others(Protocol):
     def alive(self, replica: str) -> bool:
         """Whether that one seems to be alive."""
 
-    def unquestioned(self) -> bool:
+    def steady(self) -> bool:
         """Whether none of them can have taken this one for dead."""
 
     async def knock(self, replica: str, task_id: str) -> None:
@@ -104,7 +104,7 @@ class Lives:
 
         A replica that was frozen may no longer own what it thinks it does, and would show callers the past.
         """
-        return not self._journal.store.shared or (live.owned and self._others.unquestioned())
+        return not self._journal.store.shared or (live.owned and self._others.steady())
 
     async def close(self) -> None:
         """Forget all tasks."""

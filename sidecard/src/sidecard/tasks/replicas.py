@@ -63,7 +63,7 @@ class Replicas:
         self._slot: Slot | None = None
         self._former: set[str] = set()
         self._count = 0
-        self._shown = -math.inf
+        self._shown = self._steady = -math.inf
         self._seen: dict[int, _Seen] = {}
         self._views: dict[int, Slot] = {}
         self._heard: dict[int, tuple[str, int]] = {}
@@ -97,7 +97,7 @@ class Replicas:
                     await slot.amend()
                 except (TaskConflict, StoreUnavailable):
                     continue
-            self._shown = began
+            self._shown, self._steady = began, -math.inf  # under this name it is not known yet
             if self._slot is not None:
                 self._former.add(self._slot.holder)
             self._slot = slot
@@ -132,9 +132,25 @@ class Replicas:
             return False
         return time.monotonic() - seen.since < DEAD_SECONDS
 
-    def unquestioned(self) -> bool:
-        """Whether the last sign of life is so fresh that nobody can have taken this replica for dead since."""
-        return time.monotonic() - self._shown < DEAD_SECONDS / 2
+    async def bury(self, replica: str) -> None:
+        """Find out whether another replica has lost its name: it then counts as dead. Raises StoreUnavailable.
+
+        One that thaws may show life under a name that it has lost, before it knows.
+        """
+        if self.alive(replica) and (await Slot.load(self._store, _slot_of(replica))).holder != replica:
+            self._former.add(replica)
+
+    def unquestioned(self, since: float) -> bool:
+        """Whether nobody can have taken this replica for dead at any moment since then (`time.monotonic`).
+
+        Its last sign of life is fresh, and there was none that came late: a replica that thaws shows life again, and
+        may have been taken for dead all the same.
+        """
+        return self._steady <= since and time.monotonic() - self._shown < DEAD_SECONDS / 2
+
+    def steady(self) -> bool:
+        """Whether nobody can have taken this replica for dead, nor be about to, for what they saw some time ago."""
+        return self.unquestioned(time.monotonic() - DEAD_SECONDS)
 
     async def knock(self, replica: str, task_id: str) -> None:
         """Make another replica look at a task soon. Raises StoreUnavailable."""
@@ -205,6 +221,9 @@ class Replicas:
         self._count += 1
         began = time.monotonic()
         await self._store.write([], {beat_key(self._slot.number): f"{self._slot.holder} {self._count}".encode()})
+        ended = time.monotonic()
+        if ended - self._shown > DEAD_SECONDS / 2:
+            self._steady = ended
         self._shown = began
 
     async def _watch(self, *, fresh: bool) -> None:
@@ -259,7 +278,16 @@ class Replicas:
             assert self._slot is not None  # noqa: S101
             mine = f"{SEALED}{self._slot.holder}"
             if slot.holder != mine:  # else this is another try
+                key = beat_key(number)
+                beat = (await self._store.read([key])).get(key, LEFT)
+                if (
+                    number not in self._seen or beat != self._seen[number].beat
+                ):  # it shows life again; what it writes from now on fails this claim
+                    self._seen[number] = _Seen(beat, time.monotonic())
+                    return
+                former = slot.holder
                 await slot.claim(mine)
+                self._former.add(former)
             await slot.amend()
             if slot.todo.all or slot.outbox.all:
                 log.warning("replica %s is gone; taking over %d tasks", number, len(slot.todo.all | slot.outbox.all))
