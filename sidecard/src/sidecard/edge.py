@@ -154,14 +154,11 @@ class Edge:
         return _replay(body, receive)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
-        too_large = PayloadTooLarge(
-            f"The request is larger than {self._max_body_bytes} bytes, which is this agent's limit"
-        )
         announced = headers.get("content-length", "0")
         if not announced.isascii() or not announced.isdigit():
             raise InvalidRequestError("Content-Length is not a number")
         if len(announced) > len(str(self._max_body_bytes)) or int(announced) > self._max_body_bytes:
-            raise too_large
+            raise self._too_large()
         if headers.get("content-encoding", "identity") != "identity":
             raise ContentTypeNotSupportedError("Compressed requests are not taken; send the body as it is")
         body = bytearray()
@@ -173,13 +170,14 @@ class Edge:
                         raise InvalidRequestError("The request ended before its body did")
                     body += message.get("body", b"")
                     if len(body) > self._max_body_bytes:
-                        raise PayloadTooLarge(
-                            f"The request is larger than {self._max_body_bytes} bytes, which is this agent's limit"
-                        )
+                        raise self._too_large()
                     if not message.get("more_body", False):
                         return bytes(body)
         except TimeoutError:
             raise InvalidRequestError(f"The request's body did not come within {self._body_seconds:g} s") from None
+
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(f"The request is larger than {self._max_body_bytes} bytes, which is this agent's limit")
 
 
 class CallerContextBuilder(DefaultServerCallContextBuilder):

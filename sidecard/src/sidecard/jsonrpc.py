@@ -22,14 +22,10 @@ from a2a.types import (
     GetTaskRequest,
     ListTaskPushNotificationConfigsRequest,
     ListTasksRequest,
-    Message,
     SendMessageRequest,
     SubscribeToTaskRequest,
-    TaskArtifactUpdateEvent,
     TaskPushNotificationConfig,
-    TaskStatusUpdateEvent,
 )
-from a2a.types import Task as A2ATask
 from a2a.utils.error_handlers import build_error_details
 from a2a.utils.errors import (
     JSON_RPC_ERROR_CODE_MAP,
@@ -49,21 +45,11 @@ from sidecard.callers import Caller, CallerUser
 from sidecard.event_stream import EventStream, event
 from sidecard.extension import URI
 from sidecard.proto_json import read, write
+from sidecard.streamed import named
 
 log = logging.getLogger("sidecard")
 
 _MEMBERS = {"jsonrpc", "id", "method", "params"}
-_KINDS: dict[type[ProtoMessage], str] = {
-    A2ATask: "task",
-    Message: "message",
-    TaskStatusUpdateEvent: "statusUpdate",
-    TaskArtifactUpdateEvent: "artifactUpdate",
-}
-
-
-def _named(result: ProtoMessage) -> dict[str, Any]:
-    """What a message is answered with, or an event of a stream (§3.2.2, §3.2.3): named for what it is."""
-    return {_KINDS[type(result)]: write(result)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +63,12 @@ class _Method:
 
 
 METHODS = {
-    "SendMessage": _Method(SendMessageRequest, "on_message_send", _named),
-    "SendStreamingMessage": _Method(SendMessageRequest, "on_message_send_stream", _named, streams=True),
+    "SendMessage": _Method(SendMessageRequest, "on_message_send", named),
+    "SendStreamingMessage": _Method(SendMessageRequest, "on_message_send_stream", named, streams=True),
     "GetTask": _Method(GetTaskRequest, "on_get_task"),
     "ListTasks": _Method(ListTasksRequest, "on_list_tasks"),
     "CancelTask": _Method(CancelTaskRequest, "on_cancel_task"),
-    "SubscribeToTask": _Method(SubscribeToTaskRequest, "on_subscribe_to_task", _named, streams=True),
+    "SubscribeToTask": _Method(SubscribeToTaskRequest, "on_subscribe_to_task", named, streams=True),
     "CreateTaskPushNotificationConfig": _Method(TaskPushNotificationConfig, "on_create_task_push_notification_config"),
     "GetTaskPushNotificationConfig": _Method(
         GetTaskPushNotificationConfigRequest, "on_get_task_push_notification_config"
@@ -201,10 +187,10 @@ async def _events(call: Call, first: ProtoMessage | None, others: AsyncIterator[
 
 
 def _event(call: Call, given: ProtoMessage) -> bytes:
-    named = _named(given)
-    [written] = named.values()
+    told = named(given)
+    [written] = told.values()
     place = written.get("metadata", {}).get(URI, {}).get("event", "")
-    return event(_dumps({"jsonrpc": "2.0", "id": call.id, "result": named}), place=place)
+    return event(_dumps({"jsonrpc": "2.0", "id": call.id, "result": told}), place=place)
 
 
 def _unexpected(call: Call) -> dict[str, Any]:

@@ -1,10 +1,26 @@
 """Events of a task's stream: what they are about, and the task that they add up to. A2A 1.0 §3.1.2 and §4.2."""
 
-from a2a.types import StreamResponse, Task, TaskState
+from typing import Any
+
+from a2a.types import Message, StreamResponse, Task, TaskArtifactUpdateEvent, TaskState, TaskStatusUpdateEvent
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message as ProtoMessage
 
 from sidecard.extension import URI
+from sidecard.proto_json import write
 from sidecard.tasks.states import INTERRUPTED, TERMINAL
+
+_KINDS: dict[type[ProtoMessage], str] = {
+    Task: "task",
+    Message: "message",
+    TaskStatusUpdateEvent: "statusUpdate",
+    TaskArtifactUpdateEvent: "artifactUpdate",
+}
+
+
+def named(told: ProtoMessage) -> dict[str, Any]:
+    """The StreamResponse of an event, or what a message is answered with, in ProtoJSON (§3.2.2, §3.2.3)."""
+    return {_KINDS[type(told)]: write(told)}
 
 
 def task_id_of(event: StreamResponse) -> str:

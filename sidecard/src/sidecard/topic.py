@@ -18,12 +18,11 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 from a2a.types import TaskStatusUpdateEvent
-from a2a.utils.proto_utils import to_stream_response
 from dapr.proto.runtime.v1 import dapr_pb2_grpc, metadata_pb2, pubsub_pb2
-from google.protobuf.json_format import MessageToDict
 
 from sidecard.errors import ConfigurationError, StoreUnavailable
 from sidecard.push import Outcome
+from sidecard.streamed import named
 from sidecard.tasks.events import Update
 from sidecard.tasks.state import Place, iso
 from sidecard.telemetry import current_traceparent
@@ -75,7 +74,7 @@ def cloud_event(agent: str, meta: Mapping[str, str], place: Place, at: int, even
         "traceid": trace,  # without it Dapr puts its own in the place of both
     }
     told = {name: value for name, value in attributes.items() if value}  # CloudEvents have no empty attributes
-    return told | {"data": MessageToDict(to_stream_response(event))}
+    return told | {"data": named(event)}
 
 
 class Topic:

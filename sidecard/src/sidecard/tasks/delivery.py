@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from a2a.types import TaskPushNotificationConfig
-from a2a.utils.proto_utils import to_stream_response
-from google.protobuf.json_format import MessageToDict
 
 from sidecard.egress import Origin
 from sidecard.push import Outcome
+from sidecard.streamed import named
 from sidecard.tasks.cursor import GONE, Backoff, Cursor
 from sidecard.tasks.events import Update
 from sidecard.tasks.mail import Hook, Mail
@@ -110,6 +109,5 @@ class Delivery:
         if hook.config is None or self._sender is None:
             raise AssertionError(f"there is no way to {hook}")
         webhook_id = f"msg_{mail.task_id}_{hook.name}_{place[0]}_{place[1]}"
-        told = MessageToDict(to_stream_response(event))
-        body = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+        body = json.dumps(named(event), ensure_ascii=False, separators=(",", ":")).encode()
         return await self._sender.send(hook.config, webhook_id, body)

@@ -256,14 +256,13 @@ class Replicas:
     def _hear(self, knocks: dict[str, bytes]) -> None:
         """Look at the tasks for which others have knocked since."""
         tasks: list[str] = []
-        for key, told in knocks.items():
+        for told in knocks.values():
             by, news = msgpack.unpackb(told)
             number = _slot_of(by)
             known, last = self._heard.get(number, ("", 0))
             tasks += [task_id for n, task_id in news if known != by or n > last]
             if news:
                 self._heard[number] = (by, news[-1][0])
-            del key
         if tasks:
             self._look(dict.fromkeys(tasks).keys())
 
@@ -280,9 +279,8 @@ class Replicas:
             if slot.holder != mine:  # else this is another try
                 key = beat_key(number)
                 beat = (await self._store.read([key])).get(key, LEFT)
-                if (
-                    number not in self._seen or beat != self._seen[number].beat
-                ):  # it shows life again; what it writes from now on fails this claim
+                if number not in self._seen or beat != self._seen[number].beat:
+                    # It shows life again. One that does so only from now on makes this claim fail by what it writes.
                     self._seen[number] = _Seen(beat, time.monotonic())
                     return
                 former = slot.holder
