@@ -3,7 +3,7 @@
 import contextlib
 import os
 import pwd
-import secrets
+import random
 import shutil
 import signal
 import socket
@@ -26,6 +26,7 @@ PACKAGES = {"redis-server": "redis-server", "postgres": "postgresql", "initdb": 
 START_SECONDS = 30.0
 PORTS = range(15_000, 32_768)
 """Below those that Linux gives to outgoing connections."""
+_untried = random.SystemRandom().sample(PORTS, len(PORTS))
 
 
 def program(name: str) -> str:
@@ -50,15 +51,16 @@ def _found(name: str) -> str | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, and that no outgoing connection will take before they are used."""
+    """Ports that nobody listens on now, and that no outgoing connection will take before they are used.
+
+    Each is given once in the life of this process: whoever was given one may start to listen much later.
+    """
     found: list[int] = []
-    with contextlib.ExitStack() as stack:
-        while len(found) < count:
-            port = secrets.choice(PORTS)
-            probe = stack.enter_context(socket.socket())
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                found.append(port)
+    while len(found) < count:
+        port = _untried.pop()
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
     return found
 
 
