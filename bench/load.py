@@ -79,7 +79,7 @@ class Caller(asyncio.Protocol):
         begin = head + len(HEAD_END)
         if not self.first and received.find(EVENT, begin) >= 0:
             self.first = time.perf_counter()
-        at = received.find(b"content-length: ", 0, head)
+        at = received[:head].lower().find(b"content-length: ")  # daprd writes what it says itself in capitals
         if at >= 0:
             complete = len(received) - begin >= int(received[at + 16 : received.index(b"\r", at)])
         else:

@@ -1,6 +1,7 @@
 """The own sidecar: the mesh transport, secrets, and the gate that lets only it in."""
 
 import asyncio
+import re
 
 import httpx
 import pytest
@@ -39,6 +40,49 @@ async def test_a_request_to_an_app_goes_through_the_own_sidecar(settings):
         await mesh.post("http://flights/a2a/x%2Fy?q=1", content=b"body", headers={"dapr-api-token": "forged"})
     url = "http://127.0.0.1:3506/v1.0/invoke/flights/method/a2a/x%2Fy?q=1"
     assert seen == [("POST", url, b"body", "sidecars")]
+
+
+@pytest.fixture
+async def daprd(settings):
+    """Listens where the sidecar would: the requests, how many of them open the way, and what ends their answers."""
+    requests, many, over = [], asyncio.Barrier(151), asyncio.Event()
+
+    async def answer(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head.lower())[1])
+        requests.append((head, await reader.readexactly(length)))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n: here\n\n")
+        if not over.is_set():
+            await many.wait()
+        await over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    settings.dapr_http_port = server.sockets[0].getsockname()[1]
+    yield requests, many, over
+    over.set()
+    server.close()
+
+
+async def test_what_is_sent_is_what_was_asked_for(settings, daprd):
+    """Over a real connection: an escaped path is not unescaped, and a body has its length."""
+    requests, _, over = daprd
+    over.set()
+    async with httpx.AsyncClient(transport=MeshTransport(settings)) as mesh:
+        await mesh.post("http://flights/a2a/x%2Fy%20z?q=a%2Bb", json={"a": 1})
+    [(head, body)] = requests
+    assert head.startswith(b"POST /v1.0/invoke/flights/method/a2a/x%2Fy%20z?q=a%2Bb HTTP/1.1\r\n")
+    assert body == b'{"a":1}'
+
+
+async def test_any_number_of_streams_may_be_open(settings, daprd):
+    """Each delegated task that is followed holds one, and none keeps the next from being delegated."""
+    _, many, over = daprd
+    async with httpx.AsyncClient(transport=MeshTransport(settings), timeout=10) as mesh:
+        answers = asyncio.gather(*(mesh.post("http://flights/a2a", json=number) for number in range(150)))
+        await asyncio.wait_for(many.wait(), 10)
+        over.set()
+        assert {answer.text for answer in await answers} == {": here\n\n"}
 
 
 class Pieces(httpx.AsyncByteStream):

@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
+import aiohttp
 import httpx
+from httpx_aiohttp import AiohttpTransport
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -32,19 +34,16 @@ class MeshTransport(httpx.AsyncBaseTransport):
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._sidecar = httpx.URL(f"http://127.0.0.1:{settings.dapr_http_port}")
         self._token = settings.dapr_api_token.get_secret_value()
-        self._transport = transport or httpx.AsyncHTTPTransport()
+        self._transport = transport or AiohttpTransport(client=_connections)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request through the sidecar."""
         path = f"/v1.0/invoke/{quote(request.url.host, safe='')}/method".encode() + request.url.raw_path
         headers = request.headers.copy()
         headers["host"], headers[TOKEN_HEADER] = self._sidecar.netloc.decode(), self._token
+        url = self._sidecar.copy_with(raw_path=path)
         carried = httpx.Request(
-            request.method,
-            self._sidecar.copy_with(raw_path=path),
-            headers=headers,
-            stream=request.stream,
-            extensions=request.extensions,
+            request.method, url, headers=headers, extensions=request.extensions, **_body_of(request)
         )
         response = await self._transport.handle_async_request(carried)
         if response.headers.get("content-type", "").startswith("text/event-stream"):
@@ -56,6 +55,19 @@ class MeshTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the connections to the sidecar."""
         await self._transport.aclose()
+
+
+def _connections() -> aiohttp.ClientSession:
+    """As many as are needed: each task of another agent that is followed holds one, for hours if it takes hours."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar())
+
+
+def _body_of(request: httpx.Request) -> dict[str, Any]:
+    """Known as a whole where it is: a stream costs more to send."""
+    try:
+        return {"content": request.content}
+    except httpx.RequestNotRead:
+        return {"stream": request.stream}
 
 
 class _Peeked(httpx.AsyncByteStream):
