@@ -2,11 +2,13 @@
 
 from types import SimpleNamespace
 
+import grpc
+import grpc.aio
 import pytest
 from dapr.proto.common.v1 import common_pb2
 
 from sidecard.errors import ConfigurationError, StoreUnavailable, TaskConflict
-from sidecard.tasks.store import HERE, KINDS, DaprStateStore, prove
+from sidecard.tasks.store import HERE, KINDS, REFUSALS, DaprStateStore, prove
 from sidecard.testing import MemoryStore
 
 FIRST = common_pb2.StateOptions.CONCURRENCY_FIRST_WRITE
@@ -101,6 +103,22 @@ async def test_a_write_is_asked_for_in_the_form_that_decides(over, atomic):
     ]
     assert not any(item.metadata for item in items), "nothing of a task expires by itself"
     assert {item.options.consistency for item in items} == {common_pb2.StateOptions.CONSISTENCY_STRONG}
+
+
+@pytest.mark.parametrize("code", [*REFUSALS, grpc.StatusCode.UNAVAILABLE])
+async def test_only_a_write_that_creates_can_lose_against_another(over, code):
+    """A database that starts is told in the same words as a key that is taken."""
+
+    class Refusing(Sidecar):
+        async def ExecuteStateTransaction(self, request, **_):  # noqa: N802
+            raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="57P03")
+
+    store = over(Refusing())
+    with pytest.raises(TaskConflict if code in REFUSALS else StoreUnavailable, match="57P03"):
+        await store.write([("a", b"1")], {"b": b"2"})
+    for write in ([], {"b": b"2"}, ()), ([], {}, ["a"]):
+        with pytest.raises(StoreUnavailable, match="57P03"):
+            await store.write(*write)
 
 
 @pytest.mark.parametrize("kind", KINDS)

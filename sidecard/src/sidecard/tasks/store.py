@@ -15,8 +15,8 @@ from sidecard.errors import ConfigurationError, StoreUnavailable, TaskConflict
 MAX_MESSAGE = 32 * 1024 * 1024
 TIMEOUT = 10.0
 """Seconds before an unanswered call counts as 'outcome unknown'; the journal then reads back what is there."""
-
-
+REFUSALS = (grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.FAILED_PRECONDITION)
+"""What a sidecar says when a key is taken, and of much else: so only a write that creates one is taken for refused."""
 HERE = "zz:here"
 """A key that is always there, and comes last in the order of keys. Dapr 1.18 reads several keys from SQLite and
 PostgreSQL without asking afterwards whether the database failed meanwhile: then they look as if they were absent."""
@@ -105,10 +105,7 @@ class DaprStateStore:
             )
         self.shared, self.atomic = KINDS[kind]
         if self.atomic:
-            try:
-                await self.write([], {HERE: b"here"})
-            except TaskConflict as error:  # a database that starts, for one
-                raise StoreUnavailable(str(error)) from error
+            await self.write([], {HERE: b"here"})
             self._always = [HERE]
 
     async def write(
@@ -123,7 +120,7 @@ class DaprStateStore:
             else:
                 await self._save(items, deletes)
         except grpc.aio.AioRpcError as error:
-            if error.code() in (grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.FAILED_PRECONDITION):
+            if creates and error.code() in REFUSALS:
                 raise TaskConflict(f"the state store refused a write: {error.details()}") from error
             raise _unavailable(error) from error
 
