@@ -7,6 +7,7 @@ import pytest
 from a2a.types import Message, TaskState
 
 from sidecard.cli.client import AgentClient
+from sidecard.cli.stores import stores
 from sidecard.tasks.binding import data_of
 from sidecard.tasks.states import TERMINAL
 
@@ -70,3 +71,26 @@ async def test_a_dead_specialist_is_waited_for_and_named(system, project):
             system.restart("flights")
         task = await ended(desk, task)
     assert task.status.state == S.TASK_STATE_COMPLETED
+
+
+async def test_what_was_delegated_to_a_dead_agent_is_canceled_when_that_is_back(system, project):
+    """The trip is canceled while expenses is dead; started anew, its task ends, and what it had delegated itself."""
+    async with AgentClient.through_desk(project, "orchestrator") as desk, stores(project) as opened:
+        trip = await desk.send(RECEIPT)
+        assert trip.status.state == S.TASK_STATE_INPUT_REQUIRED
+        system.kill("expenses")
+        try:
+            assert (await desk.cancel(trip.id)).status.state == S.TASK_STATE_CANCELED
+            folded, _ = await opened.read_log("orchestrator", trip.id)
+            (orphan,) = folded.orphans.values()
+            assert orphan.agent == "expenses"
+            claim, _ = await opened.read_log("expenses", orphan.task_id)
+            assert not claim.ended
+        finally:
+            system.restart("expenses")
+        (review,) = claim.children.values()
+        async with asyncio.timeout(60):
+            for agent, task_id in (("expenses", orphan.task_id), (review.agent, review.task_id)):
+                while not (await opened.read_log(agent, task_id))[0].ended:  # noqa: ASYNC110 -- another process ends it
+                    await asyncio.sleep(0.2)
+                assert (await opened.read_log(agent, task_id))[0].state == S.TASK_STATE_CANCELED

@@ -279,7 +279,8 @@ async def test_what_leaves_it_is_as_its_settings_say(project, store, listen, mon
     monkeypatch.setattr(sidecard.app, "Topic", Broker)
     async with running(await listen(Sidecar().app)) as (service, _):
         await until(lambda: service.ready)
-        assert service.engine().outbox is None
+        assert not service.engine().outbox._delivery.to_topic
+        assert not service.engine().outbox._delivery.to_webhooks
         assert not service.engine().journal.publishes
         assert not Broker.opened
     async with running(await listen(Sidecar().app), topic="pubsub/tasks", delivery_days=0.5) as (service, _):

@@ -16,6 +16,7 @@ from sidecard.testing import FakeWebhooks, MemoryStore, started
 from tests.sidecard.tasks.shop import Shop, settled, until
 from tests.sidecard.tasks.test_dead import IMPATIENT
 from tests.sidecard.tasks.test_outbox import begin, delivered, told, webhook
+from tests.sidecard.tasks.test_watch import Parents, makers, orphaned
 
 URL = "https://hooks.example.org/bills"
 SECRET = "?key=whatever-it-is"
@@ -67,6 +68,24 @@ async def test_they_are_listed_and_delivered_after_all(command, store):
         await until(lambda: told(webhooks, URL + SECRET) == ["SUBMITTED", "WORKING", "+", "COMPLETED"])
         await delivered(engine)
         assert "no delivery" in (await command("undelivered", "shop")).stdout
+
+
+async def test_cancels_are_listed_and_made_after_all(command, store):
+    """By what they are of; `--webhook` takes the id of what was delegated."""
+    shop, agents = Parents(), makers()
+    async with started(shop.agent, store, agents, backoff=IMPATIENT) as engine:
+        task_id = await orphaned(engine, shop)
+        await delivered(engine)
+        shown = (await command("undelivered", "shop")).stdout
+        for words in (task_id, "cancel of maker's task t9  1 event", "maker is down"):
+            assert words in shown
+        (listed,) = json.loads((await command("undelivered", "shop", "--json")).stdout)["undelivered"]
+        assert (listed["agent"], listed["child"], listed["webhook"], listed["url"]) == ("maker", "t9", "", "")
+        agents.down.clear()
+        assert isinstance((await command("redeliver", "shop", "--webhook", "topic")).exception, ConfigurationError)
+        assert "1 event to be delivered again" in (await command("redeliver", "shop", "--webhook", "t9")).stdout
+        await delivered(engine)
+        assert agents.canceled == [("maker", "t9")]
 
 
 async def test_only_what_was_given_up_can_be_asked_for(command, store):

@@ -77,6 +77,13 @@ async def test_the_same_for_programs(estate):
     assert child["place"] == place
 
 
+def test_what_is_yet_to_be_canceled_is_named():
+    """In words; for programs as what was delegated."""
+    record = ["orphan", "0:1", "maker", "t9"]
+    assert records.words(record) == "orphan    0:1 maker is yet to be told that its task t9 is canceled"
+    assert records._values(record) == {"kind": "orphan", "step": "0:1", "agent": "maker", "task": "t9"}
+
+
 @pytest.mark.parametrize("lost", ["maker", "log"])
 async def test_a_log_that_can_not_be_read_is_named_in_its_place(estate, lost):
     """The rest of the tree is shown: other agents may be elsewhere, or down."""

@@ -13,6 +13,7 @@ from a2a.types import TaskPushNotificationConfig, TaskState
 
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks import slots
+from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.loading import load
 from sidecard.tasks.slots import Slot
@@ -22,7 +23,12 @@ from tests.sidecard.tasks.shop import Receipt, Shop, answer, idle, send, until
 
 S = TaskState
 KINDS = ("look", "buy", "order", "choose", "through", "climb", "both", "nap", "talk", "told", "cancel")
-LEGAL = {"buy": {S.TASK_STATE_COMPLETED, S.TASK_STATE_FAILED}, "cancel": {S.TASK_STATE_CANCELED}}
+LEGAL = {
+    "buy": {S.TASK_STATE_COMPLETED, S.TASK_STATE_FAILED},
+    "cancel": {S.TASK_STATE_CANCELED},
+    "orphan": {S.TASK_STATE_CANCELED},
+}
+FAST = Backoff(first=0.001, most=0.002)
 FAULTS = ("dies before", "dies after", "answer lost", "nothing told", "refused")
 
 
@@ -90,12 +96,14 @@ class Job:
                 "tester": [ended("t2", Receipt(said="tested"))],
             },
         )
+        if kind == "orphan":  # what is delegated can't be canceled before its parent has ended
+            self.agents.hold, self.agents.down = asyncio.Event(), {"maker"}
         if kind == "climb":
             self.agents.answers["maker"].insert(0, ended("t1", state=S.TASK_STATE_INPUT_REQUIRED, says="Which?"))
 
     async def drive(self, engine: Engine) -> None:
         """Send, answer and cancel, again and again where it fails, until the task has ended."""
-        skill = {"climb": "through", "cancel": "slow"}.get(self.kind, self.kind)
+        skill = {"climb": "through", "cancel": "slow", "orphan": "through"}.get(self.kind, self.kind)
         while True:
             with contextlib.suppress(StoreUnavailable):
                 if not self.acknowledged:
@@ -106,12 +114,15 @@ class Job:
                         self.acknowledged = await send(engine, self.shop, skill, data=data)
                 async with engine.borrow(self.acknowledged) as live:
                     assert live is not None, "an acknowledged task is gone"
-                    if self.kind == "cancel" and not live.ended:
+                    while self.kind == "orphan" and not (live.folded.children or live.folded.ended):
+                        await live.changed()
+                    if self.kind in ("cancel", "orphan") and not live.ended:
                         with contextlib.suppress(TaskConflict):
                             await engine.cancel(live, caller(self.shop.agent))
                     else:
                         await live.settled()
                     if live.folded.ended:
+                        self.agents.down.clear()
                         return
                     if live.folded.state == S.TASK_STATE_INPUT_REQUIRED:
                         await answer(engine, self.shop, self.acknowledged, "red")
@@ -132,6 +143,7 @@ class Job:
             delegator=self.agents,
             scopes_of=lambda _: self.shop.agent.scopes,
             sender=self.webhooks,
+            backoff=FAST,
         )
         await engine.start()
         store.arm(at, fault)
@@ -177,6 +189,8 @@ class Job:
             log = records(self.data, folded.task.id)
             assert places == sorted(places)
             assert len(places) == sum(r[0] in ("status", "artifact") for r in log), "told of every event, in order"
+        if self.kind == "orphan":
+            assert set(self.agents.canceled) == {("maker", "t1")}
         slot = await Slot.load(store, 0)
         assert not slot.todo.all, "an ended task is still listed"
         assert not slot.outbox.all, "everything is told"
@@ -197,7 +211,7 @@ def records(data, task_id):
 
 
 @pytest.mark.parametrize("atomic", [True, False], ids=["transactions", "key by key"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "orphan"])
 async def test_a_fault_at_any_operation_of_the_store_does_no_harm(kind, atomic, caplog, capsys):
     """Whatever operation is lost, repeated, refused or its process's last one, the task reaches its legal end."""
     caplog.set_level(logging.CRITICAL)

@@ -11,14 +11,14 @@ from sidecard.tasks import dead as dead_module
 from sidecard.tasks import outbox as outbox_module
 from sidecard.tasks.cursor import Cursor, topic_key
 from sidecard.tasks.dead import ask_for, dead_letters
-from sidecard.tasks.delivery import AT_ONCE, TOPIC_MOST_SECONDS, Delivery
+from sidecard.tasks.delivery import AT_ONCE, OWN_MOST_SECONDS, Delivery
 from sidecard.tasks.events import event_of
 from sidecard.tasks.loading import read_log
 from sidecard.tasks.mail import Mail, hook_of_topic
 from sidecard.tasks.retention import Keep, Retention
 from sidecard.tasks.tombstone import Tombstone
 from sidecard.telemetry import WebhookMetrics
-from sidecard.testing import FakeTopic, FakeWebhooks, MemoryStore, caller, message, started
+from sidecard.testing import FakeAgents, FakeTopic, FakeWebhooks, MemoryStore, caller, message, started
 from tests.sidecard.tasks.shop import Shop, answer, idle, send, settled, until
 from tests.sidecard.tasks.test_costs import CountingStore
 from tests.sidecard.tasks.test_dead import IMPATIENT
@@ -248,9 +248,9 @@ async def test_the_topic_is_tried_again_soon():
     """It is one broker for all tasks: when that is back, nobody waits for an hour, as for a webhook."""
     topic = FakeTopic()
     topic.answers = [DOWN]
-    delivery = Delivery(None, topic, WebhookMetrics("shop"), clock=lambda: 1_000)
+    delivery = Delivery(None, topic, FakeAgents(), WebhookMetrics("shop"), clock=lambda: 1_000)
     meta = {"task": "t", "context": "c", "skill": "look", "tenant": "", "owner": "ada", "trace": ""}
     event = event_of(["status", 1, 1, b"", "", 0], meta, (1, 0))
     cursor = Cursor((1, 0), (0, 0), attempts=30, failing_since=1)
     assert not await delivery.attempt(Mail("t", meta), hook_of_topic("t"), cursor, event, 1)
-    assert 0 < cursor.next_at - 1_000 <= TOPIC_MOST_SECONDS * 1_000
+    assert 0 < cursor.next_at - 1_000 <= OWN_MOST_SECONDS * 1_000

@@ -21,10 +21,24 @@ META = {
     "trace": "",
     "version": "1",
 }
+KINDS = ["begin", "ask", "end", "message", "status", "artifact", "cancel", "lease", "child", "orphan", "cut", "hook"]
 MOVES = st.lists(
     st.tuples(
         st.sampled_from(
-            ["begin", "ask", "end", "message", "status", "artifact", "cancel", "lease", "child", "cut", "hook"]
+            [
+                "begin",
+                "ask",
+                "end",
+                "message",
+                "status",
+                "artifact",
+                "cancel",
+                "lease",
+                "child",
+                "orphan",
+                "cut",
+                "hook",
+            ]
         ),
         st.integers(0, 30),
     ),
@@ -75,6 +89,8 @@ def entries(moves):  # noqa: C901, PLR0912 -- a branch per move
             )
         elif move == "child" and waiting:
             entry.append(["child", waiting[0], "maker", f"t{number}"])
+        elif move == "orphan":
+            entry.append(["orphan", key, "maker", f"t{number}"])
         elif move == "cut" and entry:
             yield entry
             entry = []
@@ -146,7 +162,7 @@ def test_a_preview_says_what_the_entry_will_make_of_the_task(moves):
             hooks = (
                 hooks | {record[1]} if record[0] == "push" else hooks - {record[1]} if record[0] == "unpush" else hooks
             )
-            due |= bool(hooks) and record[0] in ("status", "artifact")
+            due |= record[0] == "orphan" or (bool(hooks) and record[0] in ("status", "artifact"))
         assert expected.due == due
         entry = Entry(folded.nonce, 1, number + 100, records)
         folded.apply(entry)

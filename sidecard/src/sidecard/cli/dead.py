@@ -1,4 +1,7 @@
-"""`sidecard undelivered` and `sidecard redeliver`: what webhooks, or the topic, were never told, and telling them."""
+"""`sidecard undelivered` and `sidecard redeliver`: what was given up, and delivering it after all.
+
+To webhooks and the topic that is events, to other agents the cancel of what was delegated to them.
+"""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +21,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for pr
 
 def undelivered(agent: Agent, as_json: Json = False) -> None:
     """List the deliveries of an agent that were given up, with how many events each is missing; for operators.
+
+    Besides webhooks, and the topic, these are other agents that are to cancel what an ended task had delegated to them.
 
     They are read through the agent's own sidecar with that sidecar's token, and nothing is written. A delivery is
     listed until it is made after all (`sidecard redeliver`), its webhook is set anew or deleted, or its task expires.
@@ -49,7 +54,11 @@ def redeliver(
     agent: Agent,
     task: Annotated[str, typer.Argument(help="Only of this task; default: all that `undelivered` lists.")] = "",
     webhook: Annotated[
-        str, typer.Option(help="Only to this webhook, by the id of its configuration; `topic` is the topic.")
+        str,
+        typer.Option(
+            help="Only to this webhook, by the id of its configuration; `topic` is the topic, the id of a delegated "
+            "task is its cancel."
+        ),
     ] = "",
     as_json: Json = False,
 ) -> None:
@@ -72,11 +81,7 @@ def redeliver(
             store = opened.writable(agent)
             with reaching(agent):
                 known = await dead_letters(store)
-                wanted = [
-                    letter
-                    for letter in known
-                    if task in ("", letter.task_id) and webhook in ("", letter.config_id or TOPIC)
-                ]
+                wanted = [letter for letter in known if task in ("", letter.task_id) and webhook in ("", _to(letter))]
                 if not wanted and (task or webhook):
                     raise ConfigurationError(
                         f"{agent} has given up no such delivery: see `sidecard undelivered {agent}`."
@@ -89,7 +94,7 @@ def redeliver(
 
     letters, done = asyncio.run(work())
     for letter in letters:
-        console.line(f"{_where(letter)}: {letter.waiting} events are delivered again")
+        console.line(f"{_where(letter)}: {_what(letter)} to be delivered again")
     if not letters:
         console.line(f"{agent} has given up no delivery")
     elif not done:
@@ -102,14 +107,25 @@ def _lines(letter: "DeadLetter") -> "list[str]":
     from sidecard.tasks.state import iso
 
     why = f"{letter.attempts} attempts since {iso(letter.since)}, the last: {plain(one_line(letter.problem))}"
-    return [f"{_where(letter)}  [yellow]{letter.waiting} events[/yellow]", f"    [dim]{why}[/dim]"]
+    return [f"{_where(letter)}  [yellow]{_what(letter)}[/yellow]", f"    [dim]{why}[/dim]"]
 
 
 def _where(letter: "DeadLetter") -> str:
     from sidecard.cli.show import one_line, plain
 
     to = f"webhook {letter.config_id} to {letter.url}" if letter.url else "the topic"
+    if letter.child:
+        to = f"cancel of {letter.agent}'s task {letter.child}"
     return f"[dim]task {plain(letter.task_id)}[/dim]  {plain(one_line(to))}"
+
+
+def _what(letter: "DeadLetter") -> str:
+    return "1 event" if letter.waiting == 1 else f"{letter.waiting} events"
+
+
+def _to(letter: "DeadLetter") -> str:
+    """What `--webhook` names it by."""
+    return letter.child or letter.config_id or TOPIC
 
 
 def _values(letter: "DeadLetter") -> dict[str, object]:
@@ -117,8 +133,10 @@ def _values(letter: "DeadLetter") -> dict[str, object]:
 
     return {
         "task": letter.task_id,
-        "webhook": letter.config_id or TOPIC,
+        "webhook": "" if letter.child else letter.config_id or TOPIC,
         "url": letter.url,
+        "agent": letter.agent,
+        "child": letter.child,
         "since": iso(letter.since),
         "attempts": letter.attempts,
         "problem": letter.problem,

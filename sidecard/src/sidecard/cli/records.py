@@ -74,6 +74,8 @@ def words(record: Record) -> str:  # noqa: C901, PLR0911, PLR0912 -- one case pe
             return f"question  {key} waits for an answer{who}{right}: {spec['prompt']}"
         case ["child", key, agent, task_id]:
             return f"child     {key} {agent} has taken it as task {task_id}"
+        case ["orphan", key, agent, task_id]:
+            return f"orphan    {key} {agent} is yet to be told that its task {task_id} is canceled"
         case ["lease", owner, how]:
             return f"lease     replica {owner} moves it on ({how})"
         case ["cancel", by]:
@@ -132,7 +134,7 @@ def _values(record: Record) -> dict[str, Any]:  # noqa: C901, PLR0911, PLR0912 -
             return {"kind": kind, "step": key}
         case ["question", question_id, key, spec]:
             return {"kind": kind, "id": question_id, "step": key, **spec}
-        case ["child", key, agent, task_id]:
+        case ["child" | "orphan", key, agent, task_id]:
             return {"kind": kind, "step": key, "agent": agent, "task": task_id}
         case ["lease", owner, how]:
             return {"kind": kind, "replica": owner, "how": how}

@@ -104,3 +104,13 @@ def cursor_key(task_id: str, config_id: str) -> str:
 def topic_key(task_id: str) -> str:
     """Key of the topic's cursor."""
     return f"push:{task_id}:{TOPIC}"
+
+
+def name_of_child(step: str) -> str:
+    """What stands for a delegated task that is to be canceled; it is no name of a webhook, whatever that is called."""
+    return f"child-{step}"
+
+
+def child_key(task_id: str, step: str) -> str:
+    """Key of the cursor that says whether it is."""
+    return f"push:{task_id}:{name_of_child(step)}"

@@ -1,6 +1,6 @@
 """Deliveries that were given up: what an operator sees of them, and how they are made after all.
 
-redeliver:{k}  what an operator asks of the holder of slot k: [[task id, [configuration id …]] …]
+redeliver:{k}  what an operator asks of the holder of slot k: [[task id, [name of a receiver, as in mail.Mail …]] …]
 
 It is created, when it is absent, by whoever may write to the agent's store: that is who holds the token of its sidecar.
 The holder of the slot sees it, stores that what it names is tried again, and then deletes it; so it is never lost,
@@ -11,8 +11,8 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import httpx
 import msgpack
@@ -22,10 +22,10 @@ from sidecard.tasks.cursor import Cursor
 from sidecard.tasks.entry import Entry
 from sidecard.tasks.journal import Journal
 from sidecard.tasks.loading import read_log
-from sidecard.tasks.mail import Mail, is_mark, mark, task_of
+from sidecard.tasks.mail import Hook, Mail, is_mark, mark, task_of
 from sidecard.tasks.outbox import Outbox
 from sidecard.tasks.slots import Slot, Sweep
-from sidecard.tasks.state import EVENTS, Place
+from sidecard.tasks.state import Place
 from sidecard.tasks.store import StateStore
 
 log = logging.getLogger("sidecard.tasks")
@@ -80,10 +80,10 @@ class DeadLetters:
             await asyncio.gather(*(self._revive(*task) for task in tasks[start : start + AT_ONCE]))
         await self._journal.sweep(Sweep(deletes=[key]))
 
-    async def _revive(self, task_id: str, config_ids: list[str]) -> None:
+    async def _revive(self, task_id: str, names: list[str]) -> None:
         log.info("delivering what was given up of task %s", task_id)
         try:
-            await self._outbox.revive(task_id, config_ids)
+            await self._outbox.revive(task_id, names)
         except LogBroken as error:
             log.error("%s", error)
 
@@ -91,7 +91,7 @@ class DeadLetters:
 def _tasks(asked: bytes) -> list[tuple[str, list[str]]]:
     """What a request names; nothing when it is none."""
     try:
-        return [(str(task_id), [*map(str, config_ids)]) for task_id, config_ids in msgpack.unpackb(asked)]
+        return [(str(task_id), [*map(str, names)]) for task_id, names in msgpack.unpackb(asked)]
     except (ValueError, TypeError, msgpack.UnpackException):
         log.error("what is asked to be delivered can't be read, and is dropped")
         return []
@@ -99,21 +99,25 @@ def _tasks(asked: bytes) -> list[tuple[str, list[str]]]:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A delivery that was given up: to a webhook of a task, or to the topic, which has neither `config_id` nor `url`.
+    """A delivery that was given up: to a webhook, to the topic, or the cancel of what was delegated.
 
-    `slot` is one whose holder knows of it. `url` is without its query, which may hold secrets. It could not be reached
-    since `since`, UTC in milliseconds, for that many `attempts`, the last time because of `problem`; and is yet to be
-    told of so many events as are `waiting`.
+    A webhook has `config_id` and `url`, which is without its query, since that may hold secrets; the topic has nothing
+    of these; to be canceled is the task `child` of an `agent`. `slot` is one whose holder knows of it, `name` is the
+    receiver's, as in mail.Mail. It could not be reached since `since`, UTC in milliseconds, for that many `attempts`,
+    the last time because of `problem`; and is yet to be told of so many events as are `waiting`, one for a cancel.
     """
 
     slot: int
     task_id: str
-    config_id: str
-    url: str
+    name: str
     since: int
     attempts: int
     problem: str
     waiting: int
+    config_id: str = ""
+    url: str = ""
+    agent: str = ""
+    child: str = ""
 
 
 async def dead_letters(store: StateStore) -> list[DeadLetter]:
@@ -128,8 +132,8 @@ async def dead_letters(store: StateStore) -> list[DeadLetter]:
             break
         for name in sorted(filter(is_mark, slot.outbox.all)):
             for letter in await _of_task(store, number, task_of(name)):
-                found.setdefault((letter.task_id, letter.config_id), letter)
-    return sorted(found.values(), key=lambda letter: (letter.since, letter.task_id, letter.config_id))
+                found.setdefault((letter.task_id, letter.name), letter)
+    return sorted(found.values(), key=lambda letter: (letter.since, letter.task_id, letter.name))
 
 
 async def _of_task(store: StateStore, number: int, task_id: str) -> list[DeadLetter]:
@@ -140,19 +144,29 @@ async def _of_task(store: StateStore, number: int, task_id: str) -> list[DeadLet
     mail.renew(folded, topic=True)
     stored = await store.read([hook.key for hook in mail.hooks.values()])
     letters = []
-    for config_id, hook in mail.hooks.items():
+    for hook in mail.hooks.values():
         hook.cursor = cursor = Cursor.of(hook.webhook, stored.get(hook.key))
         if hook.dead:
-            url = str(httpx.URL(hook.config.url).copy_with(query=None, fragment=None)) if hook.config else ""
-            waiting = _events_from(cursor.place, entries)
-            since, attempts = cursor.failing_since, cursor.attempts
-            letters.append(DeadLetter(number, task_id, config_id, url, since, attempts, cursor.problem, waiting))
+            waiting = _events_from(cursor.place, entries, hook, mail.meta)
+            letter = DeadLetter(
+                number, task_id, hook.name, cursor.failing_since, cursor.attempts, cursor.problem, waiting
+            )
+            letters.append(_addressed(letter, hook))
     return letters
 
 
-def _events_from(place: Place, entries: Sequence[Entry]) -> int:
+def _addressed(letter: DeadLetter, hook: Hook) -> DeadLetter:
+    if hook.orphan is not None:
+        return replace(letter, agent=hook.orphan.agent, child=hook.orphan.task_id)
+    if hook.config is not None:
+        url = httpx.URL(hook.config.url).copy_with(query=None, fragment=None)
+        return replace(letter, config_id=hook.config.id, url=str(url))
+    return letter
+
+
+def _events_from(place: Place, entries: Sequence[Entry], hook: Hook, meta: Mapping[str, str]) -> int:
     return sum(
-        record[0] in EVENTS
+        hook.hears(record, meta, (n, number)) is not None
         for n, entry in enumerate(entries, 1)
         for number, record in enumerate(entry.records)
         if (n, number) >= place
@@ -169,7 +183,7 @@ async def ask_for(store: StateStore, letters: Collection[DeadLetter]) -> bool:
         tasks: dict[str, list[str]] = {}
         for letter in letters:
             if letter.slot == number:
-                tasks.setdefault(letter.task_id, []).append(letter.config_id)
+                tasks.setdefault(letter.task_id, []).append(letter.name)
         try:
             await store.write([(request_key(number), msgpack.packb(list(tasks.items())))], {})
         except TaskConflict:

@@ -1,5 +1,6 @@
 """One attempt to tell a receiver of one event, and who may make one now."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -10,13 +11,15 @@ from typing import Protocol
 from a2a.types import TaskPushNotificationConfig
 
 from sidecard.egress import Origin
+from sidecard.errors import AgentUnavailable
 from sidecard.push import Outcome
 from sidecard.streamed import named
 from sidecard.tasks.cursor import GONE, Backoff, Cursor
 from sidecard.tasks.events import Update
 from sidecard.tasks.mail import Hook, Mail
-from sidecard.tasks.state import Place
+from sidecard.tasks.state import Orphan, Place
 from sidecard.tasks.turns import Turns
+from sidecard.tasks.watch import Delegator
 from sidecard.telemetry import WebhookMetrics, continue_trace, span
 
 log = logging.getLogger("sidecard.tasks")
@@ -25,8 +28,13 @@ AT_ONCE = {"receiver": 8, "owner": 32, "all": 64}
 """Deliveries under way at once: to one origin, for one owner in one tenant, in all."""
 TOPIC_AT_ONCE = {"topic": 32}
 """The topic has places of its own: no webhook can hold it up."""
-TOPIC_MOST_SECONDS = 30.0
-"""How long a task waits at most before it tries the topic again: that is one broker for all, and the operator's own."""
+CHILDREN_AT_ONCE = {"agent": 8, "all": 32}
+"""Cancels under way at once: to one agent, in all; no webhook can hold them up either."""
+OWN_MOST_SECONDS = 30.0
+"""How long a task waits at most before it tries the topic, or another agent, again: those are the operator's own, and
+what is to be canceled works on meanwhile."""
+CANCEL_SECONDS = 30.0
+"""How long another agent may take to answer a cancel: it may wait for an effect under way."""
 
 
 class Sender(Protocol):
@@ -44,12 +52,13 @@ class Publisher(Protocol):
 
 
 class Delivery:
-    """Delivers to webhooks and to the topic, as far as there is a way to them."""
+    """Delivers to webhooks and to the topic, as far as there is a way to them, and cancels to other agents."""
 
     def __init__(
         self,
         sender: Sender | None,
         topic: Publisher | None,
+        delegator: Delegator,
         metrics: WebhookMetrics,
         *,
         clock: Callable[[], int],
@@ -58,39 +67,48 @@ class Delivery:
         """`clock` gives UTC in milliseconds; `backoff` says when what failed is tried again."""
         self._sender = sender
         self._topic = topic
+        self._delegator = delegator
         self._metrics = metrics
         self._clock = clock
         self._backoff = backoff or Backoff()
-        self._topic_backoff = replace(self._backoff, most=min(self._backoff.most, TOPIC_MOST_SECONDS))
+        self._own_backoff = replace(self._backoff, most=min(self._backoff.most, OWN_MOST_SECONDS))
         self._turns = Turns(AT_ONCE)
         self._topic_turns = Turns(TOPIC_AT_ONCE)
+        self._child_turns = Turns(CHILDREN_AT_ONCE)
 
     @property
     def to_topic(self) -> bool:
         """Whether there is a topic."""
         return self._topic is not None
 
+    @property
+    def to_webhooks(self) -> bool:
+        """Whether there is a way to webhooks."""
+        return self._sender is not None
+
     def reaches(self, hook: Hook) -> bool:
         """Whether there is a way to this one now; else what is due to it waits."""
-        return (self._topic if hook.config is None else self._sender) is not None
+        return hook.orphan is not None or (self._topic if hook.config is None else self._sender) is not None
 
     def turn(self, mail: Mail, hook: Hook) -> AbstractAsyncContextManager[None]:
         """A place among those who deliver now; waits for it."""
+        if hook.orphan is not None:
+            return self._child_turns.turn(agent=hook.orphan.agent, all="")
         if hook.config is None:
             return self._topic_turns.turn(topic="")
         owner = repr((mail.meta["tenant"], mail.meta["owner"]))
         return self._turns.turn(receiver=str(Origin.of(hook.config.url)), owner=owner, all="")
 
-    async def attempt(self, mail: Mail, hook: Hook, cursor: Cursor, event: Update, at: int) -> bool:
-        """Deliver the event at the cursor, stored at `at`; False when it failed, as the cursor then says."""
-        kind = "webhook" if hook.config else "publish"
+    async def attempt(self, mail: Mail, hook: Hook, cursor: Cursor, event: Update | Orphan, at: int) -> bool:
+        """Deliver what stands at the cursor, stored at `at`; False when it failed, as the cursor then says."""
+        kind = "webhook" if hook.config else "cancel" if hook.orphan else "publish"
         with continue_trace(mail.meta["trace"]), span(kind, task_id=mail.task_id, attempt=cursor.attempts + 1):
             outcome = await self._send(mail, hook, cursor.place, event, at)
         if outcome.delivered:
             cursor.delivered()
             self._metrics.delivered((self._clock() - at) / 1000)
             return True
-        backoff = self._backoff if hook.config else self._topic_backoff
+        backoff = self._backoff if hook.config else self._own_backoff
         cursor.failed(self._clock(), backoff, outcome.problem, outcome.retry_after)
         if outcome.gone:
             cursor.over = GONE
@@ -103,7 +121,9 @@ class Delivery:
             log.warning("%s: %s; tried again in %.1f s", where, cursor.problem, wait)
         return False
 
-    async def _send(self, mail: Mail, hook: Hook, place: Place, event: Update, at: int) -> Outcome:
+    async def _send(self, mail: Mail, hook: Hook, place: Place, event: Update | Orphan, at: int) -> Outcome:
+        if isinstance(event, Orphan):
+            return await self._cancel(event, mail.meta["tenant"])
         if hook.config is None and self._topic is not None:
             return await self._topic.publish(mail.meta, place, at, event)
         if hook.config is None or self._sender is None:
@@ -111,3 +131,13 @@ class Delivery:
         webhook_id = f"msg_{mail.task_id}_{hook.name}_{place[0]}_{place[1]}"
         body = json.dumps(named(event), ensure_ascii=False, separators=(",", ":")).encode()
         return await self._sender.send(hook.config, webhook_id, body)
+
+    async def _cancel(self, orphan: Orphan, tenant: str) -> Outcome:
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await self._delegator.cancel(orphan.agent, orphan.task_id, tenant)
+        except AgentUnavailable as error:
+            return Outcome(problem=str(error))
+        except TimeoutError:
+            return Outcome(problem=f"{orphan.agent} did not answer a cancel within {CANCEL_SECONDS:.0f} s")
+        return Outcome(delivered=True)

@@ -22,7 +22,7 @@ from sidecard.tasks.identity import DifferentMessage, TaskIds, check_digest, che
 from sidecard.tasks.journal import Journal, Told, patiently
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.lives import Lives
-from sidecard.tasks.mail import is_mark, mark, task_of
+from sidecard.tasks.mail import mark, task_of
 from sidecard.tasks.outbox import Outbox
 from sidecard.tasks.replicas import Replicas
 from sidecard.tasks.retention import Keep, Retention
@@ -110,12 +110,10 @@ class Engine:
         self._watches = Watches(self._lives, delegator, self._in_background)
         self._runner = Runner(agent, self._watches, scopes_of, self._again, runs)
         self._metrics = TaskMetrics(agent.name)
-        self.outbox: Outbox | None = None
         self.journal.publishes = topic is not None
-        if sender is not None or topic is not None:
-            delivery = Delivery(sender, topic, WebhookMetrics(agent.name), clock=clock, backoff=backoff)
-            self.outbox = Outbox(self.journal, self._lives, delivery, clock)
-        self._dead = DeadLetters(self.journal, self.outbox) if self.outbox is not None else None
+        delivery = Delivery(sender, topic, delegator, WebhookMetrics(agent.name), clock=clock, backoff=backoff)
+        self.outbox = Outbox(self.journal, self._lives, delivery, clock)
+        self._dead = DeadLetters(self.journal, self.outbox)
         self._background: set[asyncio.Task[None]] = set()
         self._tailing: asyncio.Task[None] | None = None
         self._expiring: asyncio.Task[None] | None = None
@@ -147,11 +145,8 @@ class Engine:
         if slot.todo.all:
             log.info("taking up %d tasks again", len(slot.todo.all))
             self._in_background(self._adoption.adopt(sorted(slot.todo.all), died=died), "take up")
-        if self.outbox is not None and self._dead is not None:
-            self.outbox.start(slot.outbox.all)
-            self._redelivering = asyncio.create_task(self._dead.run(), name="dead letters")
-        elif due := [name for name in slot.outbox.all if not is_mark(name)]:
-            log.warning("the webhooks of %d tasks wait until push notifications are allowed", len(due))
+        self.outbox.start(slot.outbox.all)
+        self._redelivering = asyncio.create_task(self._dead.run(), name="dead letters")
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Stop all runs where they are; the next start, or another replica, goes on from what is stored.
@@ -173,8 +168,7 @@ class Engine:
         for run in runs:
             run.abandon()
         await asyncio.gather(*(run.ended(seconds) for run in runs), *background, return_exceptions=True)
-        if self.outbox is not None:
-            await self.outbox.stop(seconds)
+        await self.outbox.stop(seconds)
         await self._lives.close()
         await self.journal.stop()
 
@@ -356,14 +350,14 @@ class Engine:
     # -- moving on ----------------------------------------------------------------------------------------------------
 
     def _stored(self, live: Live, before: int, records: list[Record], own: bool) -> None:
-        """An entry is stored: count it, tell webhooks, and move its task on."""
+        """An entry is stored: count it, tell its receivers, and move its task on."""
         if own and live.folded.state != before:
             skill, state = live.meta["skill"], state_name(live.folded.state)
             self._metrics.transition(skill, state_name(before) if before else "", state)
             if live.folded.ended:
                 seconds = (live.folded.at - live.folded.created) / 1000
                 self._metrics.ended(skill, state, seconds, reason=live.failure)
-        if own and self.outbox is not None:
+        if own:
             self.outbox.stored(live.folded, records)
         if any(record[0] in WAKING for record in records):
             self._move_on(live)
@@ -397,9 +391,8 @@ class Engine:
         tasks = set(map(task_of, listed))
         listing = [self.journal.told(Told(task_id, 0, 1, {}, dead=mark(task_id) in listed)) for task_id in tasks]
         await asyncio.gather(*listing)
-        if self.outbox is not None and self._dead is not None:
-            self.outbox.take_up(listed)
-            await self._dead.look(slot.number)
+        self.outbox.take_up(listed)
+        await self._dead.look(slot.number)
 
     async def _give_up(self, live: Live) -> None:
         live.failure = "process died"

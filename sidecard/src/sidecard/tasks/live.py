@@ -259,6 +259,11 @@ class Live:
         while self.question is not None:
             await self.changed()
 
+    def unwatched(self, key: str) -> None:
+        """Nobody follows any more what was delegated with that step."""
+        self.watches.pop(key, None)
+        self._changed.set()
+
     def stall(self, reason: TaskConflict) -> None:
         """The task can't go on here, though it has not ended: whoever waits for it learns why."""
         self.stalled = reason

@@ -1,12 +1,18 @@
-"""A task whose events are to be told, and to whom: its callers' webhooks, and the operator's topic."""
+"""A task that has something to tell, and to whom.
+
+Its events to its callers' webhooks and the operator's topic; its end to what it has delegated, which is to be canceled.
+"""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from a2a.types import TaskPushNotificationConfig
 
-from sidecard.tasks.cursor import DEAD, TOPIC, Cursor, cursor_key, name_of, topic_key
-from sidecard.tasks.state import FoldedTask, Webhook
+from sidecard.tasks.cursor import DEAD, TOPIC, Cursor, child_key, cursor_key, name_of, name_of_child, topic_key
+from sidecard.tasks.entry import Record
+from sidecard.tasks.events import Update, event_of
+from sidecard.tasks.state import FoldedTask, Orphan, Place, Webhook
 
 _FROM_THE_BEGINNING = Webhook(b"", (1, -1), (0, 0))
 _MARK = "dead:"
@@ -29,21 +35,31 @@ def is_mark(name: str) -> bool:
 
 @dataclass(slots=True, eq=False)
 class Hook:
-    """Who is told: a webhook, or the topic, which has no `config`. Without a cursor nothing is known yet.
+    """Who is told: a webhook, which has a `config`; a delegated task, which is an `orphan`; else the topic.
 
-    `noted` is the entry up to which it was last stored how far it is.
+    `webhook` says from where on. Without a cursor nothing is known yet. `noted` is the entry up to which it was last
+    stored how far it is.
     """
 
     name: str
     key: str
     webhook: Webhook
-    config: TaskPushNotificationConfig | None
+    config: TaskPushNotificationConfig | None = None
+    orphan: Orphan | None = None
     cursor: Cursor | None = None
     worker: "asyncio.Task[None] | None" = None
     noted: int = 0
 
     def __str__(self) -> str:
+        if self.orphan is not None:
+            return f"the cancel of {self.orphan.agent}'s task {self.orphan.task_id}"
         return f"webhook {self.name}" if self.config else "the topic"
+
+    def hears(self, record: Record, meta: Mapping[str, str], place: Place) -> "Update | Orphan | None":
+        """What a record at this place of the task's log is to it."""
+        if self.orphan is not None:
+            return self.orphan if place == self.orphan.place else None
+        return event_of(record, meta, place)
 
     @property
     def dead(self) -> bool:
@@ -59,12 +75,19 @@ def hook_of(task_id: str, config_id: str, webhook: Webhook) -> Hook:
 
 def hook_of_topic(task_id: str) -> Hook:
     """The topic, which hears everything from a task's first event on."""
-    return Hook(TOPIC, topic_key(task_id), _FROM_THE_BEGINNING, None)
+    return Hook(TOPIC, topic_key(task_id), _FROM_THE_BEGINNING)
+
+
+def hook_of_child(task_id: str, step: str, orphan: Orphan) -> Hook:
+    """A delegated task: all that it is told stands in one record."""
+    n, number = orphan.place
+    webhook = Webhook(b"", (n, number - 1), orphan.place)
+    return Hook(name_of_child(step), child_key(task_id, step), webhook, orphan=orphan)
 
 
 @dataclass(slots=True, eq=False)
 class Mail:
-    """A task's events up to entry `end`, by configuration id those who are told of them, and the topic under ""."""
+    """A task's log up to entry `end`, and by their names those who are told of it."""
 
     task_id: str
     meta: dict[str, str]
@@ -78,16 +101,20 @@ class Mail:
         known, self.hooks = self.hooks, {}
         gone = []
         for config_id, webhook in folded.push.items():
-            hook = known.pop(config_id, None)
+            name = name_of(config_id)
+            hook = known.pop(name, None)
             if hook is None or hook.webhook.version != webhook.version:
                 renewed = hook_of(self.task_id, config_id, webhook)
                 if hook is not None:
                     renewed.cursor = hook.cursor.renewed(webhook) if hook.cursor else None
                     gone.append(hook)
                 hook = renewed
-            self.hooks[config_id] = hook
+            self.hooks[name] = hook
+        for step, orphan in folded.orphans.items():
+            name = name_of_child(step)
+            self.hooks[name] = known.pop(name) if name in known else hook_of_child(self.task_id, step, orphan)
         if topic:
-            self.hooks[""] = known.pop("") if "" in known else hook_of_topic(self.task_id)
+            self.hooks[TOPIC] = known.pop(TOPIC) if TOPIC in known else hook_of_topic(self.task_id)
         return [*gone, *known.values()]
 
     def owes(self, hook: Hook) -> bool:

@@ -1,4 +1,7 @@
-"""Webhooks and the topic: each is told of every event of its task, in order, at least once, over restarts."""
+"""Webhooks, the topic and delegated tasks: each is told all that is due to it, in order, at least once, over restarts.
+
+To webhooks and the topic that is every event of their task; to a delegated one that it is to be canceled.
+"""
 
 import asyncio
 import itertools
@@ -11,7 +14,6 @@ from sidecard.errors import LogBroken
 from sidecard.tasks.cursor import Cursor, topic_key
 from sidecard.tasks.delivery import Delivery
 from sidecard.tasks.entry import Entry, Record, log_key
-from sidecard.tasks.events import event_of
 from sidecard.tasks.journal import Journal, Told, patiently
 from sidecard.tasks.lives import Lives
 from sidecard.tasks.mail import Hook, Mail, is_mark, task_of
@@ -57,7 +59,7 @@ class Outbox:
         return len(self._mail)
 
     def start(self, listed: Collection[str]) -> None:
-        """Tell webhooks from now on, beginning with what the last stop left on the outbox list."""
+        """Tell receivers from now on, beginning with what the last stop left on the outbox list."""
         self._stopping = False
         self._mail.clear()
         self._for_topic.clear()
@@ -67,10 +69,8 @@ class Outbox:
     def take_up(self, listed: Collection[str]) -> None:
         """Go on with what this list names: another replica left it undelivered, or gave it up."""
         self.dead.update(task_of(name) for name in listed if is_mark(name))
-        task_ids = sorted(set(map(task_of, listed)))
-        waiting = iter(task_ids)
-        for number in range(min(TAKE_UP, len(task_ids))):
-            self._spawn(self._take_up(waiting), f"webhooks {number}")
+        if listed:
+            self._spawn(self._take_up(set(listed)), "take up deliveries")
 
     async def stop(self, seconds: float) -> None:
         """Break off what is under way and store how far each webhook is, if the store takes it within that time."""
@@ -83,15 +83,20 @@ class Outbox:
             await asyncio.wait(self._last_words, timeout=seconds)
 
     def stored(self, folded: FoldedTask, records: list[Record]) -> None:
-        """An entry of a task is stored: deliver it, to the webhooks that the task has now."""
+        """An entry of a task is stored: deliver it, to those whom the task has to tell now."""
+        if folded.orphans:
+            self._serve(folded)
+            return
+        if not (folded.push or self._delivery.to_topic or folded.task.id in self._mail):
+            return
         kinds = {record[0] for record in records}
         if ((folded.push or self._delivery.to_topic) and kinds & EVENTS) or (
             folded.task.id in self._mail and kinds & CHANGES
         ):
             self._serve(folded, new=folded.n == 1)
 
-    async def revive(self, task_id: str, config_ids: Collection[str]) -> None:
-        """Tell webhooks that were given up after all, from the event on that they could not be told ("": the topic).
+    async def revive(self, task_id: str, names: Collection[str]) -> None:
+        """Tell receivers that were given up after all, from what on they could not be told; see mail.Mail.
 
         Returns when that is stored: whatever happens now, it is tried again. Raises StoreUnavailable, LogBroken.
         """
@@ -101,9 +106,9 @@ class Outbox:
                 return
             mail = self._mail_of(live.folded)
             cursors = {}
-            for config_id, hook in list(mail.hooks.items()):
+            for hook in list(mail.hooks.values()):
                 cursor = await self._cursor_of(hook)
-                if hook.dead and config_id in config_ids:
+                if hook.dead and hook.name in names:
                     hook.cursor = cursor.revived()
                     cursors[hook.key] = hook.cursor.pack()
             await self._journal.told(Told(task_id, mail.through(), mail.end, cursors, dead=self._is_dead(mail)))
@@ -111,17 +116,28 @@ class Outbox:
 
     # -- who is to be told --------------------------------------------------------------------------------------------
 
-    async def _take_up(self, task_ids: Iterator[str]) -> None:
+    async def _take_up(self, listed: Collection[str]) -> None:
+        """Some at once; what can't be delivered by the operator's will is said."""
+        task_ids = sorted(set(map(task_of, listed)))
+        left = iter(task_ids)
+        waiting: list[str] = []
+        await asyncio.gather(*(self._take_up_each(left, waiting) for _ in range(min(TAKE_UP, len(task_ids)))))
+        if due := [task_id for task_id in waiting if task_id in listed]:
+            log.warning("the webhooks of %d tasks wait until push notifications are allowed", len(due))
+
+    async def _take_up_each(self, task_ids: Iterator[str], waiting: list[str]) -> None:
         for task_id in task_ids:
             try:
-                await patiently(partial(self._take_up_one, task_id))
+                await patiently(partial(self._take_up_one, task_id, waiting))
             except Exception:
-                log.exception("the webhooks of task %s can't be told", task_id)
+                log.exception("the receivers of task %s can't be told", task_id)
 
-    async def _take_up_one(self, task_id: str) -> None:
+    async def _take_up_one(self, task_id: str, waiting: list[str]) -> None:
         async with self._lives.borrow(task_id) as live:
             if live is not None:
                 self._serve(live.folded)
+                if live.folded.push and not self._delivery.to_webhooks:
+                    waiting.append(task_id)
             elif task_id in self.dead or not self._journal.store.atomic:  # expired, or announced and never stored
                 self._forget(task_id)
             else:
@@ -149,19 +165,21 @@ class Outbox:
                 hook.cursor = Cursor.of(hook.webhook, None)  # there can't be one: no need to look
             if hook.worker is None and self._delivery.reaches(hook):
                 self._work_on(mail, hook)
-        if not mail.hooks:
-            self._mail.pop(mail.task_id)
-            self._for_topic.discard(mail.task_id)
+        if any(hook.worker for hook in mail.hooks.values()):
+            return
+        self._mail.pop(mail.task_id)
+        self._for_topic.discard(mail.task_id)
+        if not mail.hooks:  # else there is no way to any of them, and it waits on the list
             self.dead.discard(mail.task_id)
             self._journal.told(Told(mail.task_id, mail.end, mail.end, {}))
 
     def _leaves_listed(self, folded: FoldedTask) -> bool:
         """Whether so many wait for the topic that this one has to wait on the list."""
-        task_id = folded.task.id
-        if not folded.push and task_id not in self._mail and len(self._for_topic) >= MOST_WAITING:
+        task_id, others = folded.task.id, folded.push or folded.orphans
+        if not others and task_id not in self._mail and len(self._for_topic) >= MOST_WAITING:
             self._left_listed = True
             return True
-        (self._for_topic.discard if folded.push else self._for_topic.add)(task_id)
+        (self._for_topic.discard if others else self._for_topic.add)(task_id)
         return False
 
     def _take_up_listed(self) -> None:
@@ -197,7 +215,7 @@ class Outbox:
     # -- telling ------------------------------------------------------------------------------------------------------
 
     async def _work(self, mail: Mail, hook: Hook) -> None:
-        """Tell one webhook until it is told everything, or is over."""
+        """Tell one receiver until it is told everything, or is over."""
         try:
             hook.cursor = await self._cursor_of(hook)
             while True:
@@ -232,8 +250,11 @@ class Outbox:
         return self._journal.told(Told(mail.task_id, mail.through(), mail.end, cursors, dead=self._is_dead(mail)))
 
     def _is_dead(self, mail: Mail) -> bool:
-        (self.dead.add if mail.dead else self.dead.discard)(mail.task_id)
-        return mail.dead
+        """Whether a delivery was given up; what was said of a receiver holds until its cursor is known."""
+        unknown = mail.task_id in self.dead and any(hook.cursor is None for hook in mail.hooks.values())
+        dead = mail.dead or unknown
+        (self.dead.add if dead else self.dead.discard)(mail.task_id)
+        return dead
 
     async def _turn(self, mail: Mail, hook: Hook, cursor: Cursor) -> None:
         """Deliver some events, until one fails."""
@@ -243,7 +264,7 @@ class Outbox:
             n, first = cursor.place
             entry = await patiently(partial(self._entry, mail.task_id, n))
             for number, record in enumerate(entry.records[first:], first):
-                event = event_of(record, mail.meta, (n, number))
+                event = hook.hears(record, mail.meta, (n, number))
                 if event is not None:
                     if not left or asyncio.get_running_loop().time() > ends:
                         return

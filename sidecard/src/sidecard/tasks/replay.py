@@ -128,8 +128,8 @@ class _Nobody:
     def unwatch(self, live: Live, key: str) -> None:
         pass
 
-    async def cancel_children(self, live: Live) -> None:
-        pass
+    async def cancel_children(self, live: Live) -> list[Record]:
+        return []
 
     def stored(self, live: Live, before: int, records: list[Record], *, own: bool) -> None:
         pass

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from sidecard.errors import LogBroken, StoreUnavailable, TaskConflict
-from sidecard.tasks.cursor import cursor_key, topic_key
+from sidecard.tasks.cursor import child_key, cursor_key, topic_key
 from sidecard.tasks.entry import Entry, log_key
 from sidecard.tasks.index import Line, OwnerList, Trim
 from sidecard.tasks.journal import Journal
@@ -37,6 +37,8 @@ LOOK_AGAIN_MS = 3_600_000
 AT_ONCE = 8
 MOST_DELETES = 256
 NEVER = 2**62
+CURSORS = {"push": cursor_key, "orphan": child_key}
+"""Which records come with a receiver, and the keys of these receivers' cursors."""
 
 Lines = list[tuple[int, Line]]
 """Lines with their positions."""
@@ -210,7 +212,9 @@ class Retention:
 
         def take(entry: Entry) -> None:
             folded.apply(entry)
-            task.beside |= {cursor_key(task_id, record[1]): None for record in entry.records if record[0] == "push"}
+            for record in entry.records:
+                if record[0] in CURSORS:
+                    task.beside[CURSORS[record[0]](task_id, record[1])] = None
 
         try:
             await catch_up(self._store, task_id, folded, take)

@@ -42,8 +42,11 @@ class Watcher(Protocol):
     def unwatch(self, live: Live, key: str) -> None:
         """Nobody waits for that step any more."""
 
-    async def cancel_children(self, live: Live) -> None:
-        """Cancel what a task has delegated and nobody waits for any more. Returns when all are told, or can't be."""
+    async def cancel_children(self, live: Live) -> list[Record]:
+        """Cancel what a task has delegated and nobody waits for any more. Returns when all are told, or can't be now.
+
+        What is returned must be stored together with the task's end: those who could not be told, who then will be.
+        """
 
 
 @dataclass(slots=True, eq=False)

@@ -53,12 +53,12 @@ class Runner:
         return live.run.start(self._in_turn(live, live.run, first))
 
     async def end(self, live: Live, state: int, reason: str) -> None:
-        """End a task that has not ended, once everything delegated from it is told."""
-        await self._watches.cancel_children(live)
+        """End a task that has not ended, once everything delegated from it is told, or found to be told later."""
+        orphans = await self._watches.cancel_children(live)
         context = live.meta["context"]
         message = binding.agent_says(reason, f"{live.task_id}:end", task_id=live.task_id, context_id=context)
         with contextlib.suppress(TaskEnded):
-            live.append(live.status(state, message.SerializeToString()))
+            live.append(*orphans, live.status(state, message.SerializeToString()))
 
     async def _in_turn(self, live: Live, run: Run, first: Message | None) -> None:
         if live.folded.lease == ALONE:  # others wait for this one already
@@ -112,9 +112,9 @@ class Runner:
         if result is not None:
             value = result if isinstance(result, (str, BaseModel)) else skill.output.dump_python(result, mode="json")
             await task.artifact("result", value)
-        if live.folded.children:
-            await self._watches.cancel_children(live)
-        run.append(live.status(TaskState.TASK_STATE_COMPLETED))
+        delegated = live.folded.children or live.watches
+        orphans = await self._watches.cancel_children(live) if delegated else []
+        run.append(*orphans, live.status(TaskState.TASK_STATE_COMPLETED))
 
 
 async def _bind(task: Task, skill: Skill, message: Message) -> object:

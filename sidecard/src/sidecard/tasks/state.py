@@ -63,6 +63,15 @@ Place = tuple[int, int]
 
 
 @dataclass(slots=True)
+class Orphan:
+    """A delegated task that was not known to be canceled when this one ended, as is recorded at `place`."""
+
+    agent: str
+    task_id: str
+    place: Place
+
+
+@dataclass(slots=True)
 class Webhook:
     """A push notification configuration: told of every event after `since`; `version` is where it was last set."""
 
@@ -107,6 +116,7 @@ class FoldedTask:
     emitted: dict[str, int] = field(default_factory=dict)
     question: Question | None = None
     children: dict[str, Child] = field(default_factory=dict)
+    orphans: dict[str, Orphan] = field(default_factory=dict)
     push: dict[str, Webhook] = field(default_factory=dict)
     cancel_by: str | None = None
     lease: str = ""
@@ -161,6 +171,8 @@ class FoldedTask:
                     asking = None
                 case ["cancel", *_]:
                     cancel = True
+                case ["orphan", *_]:
+                    due = True
                 case [kind, key, *_] if kind in ENDS:
                     waits[key] = False
                     asking = None if asking == key else asking
@@ -209,6 +221,8 @@ class FoldedTask:
                 self.question = Question(question_id, key, spec)
             case ["child", key, agent, task_id]:
                 self.children[key] = Child(agent, task_id)
+            case ["orphan", key, agent, task_id]:
+                self.orphans[key] = Orphan(agent, task_id, (self.n, number))
             case ["lease", owner, how]:
                 if how in (DIED, HELD):
                     self.deaths = self.deaths_after_another()
@@ -289,6 +303,7 @@ class FoldedTask:
                 "emitted": self.emitted,
                 "question": [self.question.id, self.question.step, self.question.spec] if self.question else None,
                 "children": {key: [c.agent, c.task_id] for key, c in self.children.items()},
+                "orphans": {key: [o.agent, o.task_id, o.place] for key, o in self.orphans.items()},
                 "push": {key: [w.config, w.since, w.version] for key, w in self.push.items()},
                 "cancel": self.cancel_by,
                 "lease": [self.lease, self.deaths, self.progressed],
@@ -317,6 +332,10 @@ class FoldedTask:
             emitted=raw["emitted"],
             question=Question(*raw["question"]) if raw["question"] else None,
             children={key: Child(*value) for key, value in raw["children"].items()},
+            orphans={
+                key: Orphan(agent, task_id, tuple(place))
+                for key, (agent, task_id, place) in raw.get("orphans", {}).items()  # older snapshots have none
+            },
             push={key: Webhook(data, tuple(since), tuple(at)) for key, (data, since, at) in raw["push"].items()},
             cancel_by=raw["cancel"],
             lease=lease,

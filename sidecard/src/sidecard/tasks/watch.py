@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from a2a.types import Message
 from a2a.types import Task as A2ATask
@@ -14,12 +15,13 @@ from sidecard.tasks.entry import Record
 from sidecard.tasks.live import Live
 from sidecard.tasks.lives import Lives
 from sidecard.tasks.run import EVICT_SECONDS
-from sidecard.tasks.state import Child, Step
+from sidecard.tasks.state import Step
 from sidecard.tasks.states import TERMINAL
 
 log = logging.getLogger("sidecard.tasks")
 
-CANCEL_CHILD_SECONDS = 10.0
+CANCEL_CHILD_SECONDS = 5.0
+"""How long the end of a task waits for those that it has delegated; what is not canceled by then is a delivery."""
 
 
 class Delegator(Protocol):
@@ -46,6 +48,7 @@ class Watches:
         self._delegator = delegator
         self._in_background = in_background
         self._sleepers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._canceled: WeakKeyDictionary[Live, set[tuple[str, str]]] = WeakKeyDictionary()
 
     def watch(self, live: Live, key: str) -> bool:
         """See run.Watcher. A sleeping task costs a timer; one that has delegated stays in memory with its stream."""
@@ -63,7 +66,7 @@ class Watches:
         return True
 
     def unwatch(self, live: Live, key: str) -> None:
-        """See run.Watcher. What was delegated there is cancelled."""
+        """See run.Watcher. What was delegated there is cancelled; if it can't be, then again when the task ends."""
         if timer := self._sleepers.pop((live.task_id, key), None):
             timer.cancel()
         if key in live.watches:
@@ -75,18 +78,24 @@ class Watches:
             timer.cancel()
         self._sleepers.clear()
 
-    async def cancel_children(self, live: Live) -> None:
+    async def cancel_children(self, live: Live) -> list[Record]:
         """See run.Watcher. With nothing left to cancel it does not wait, so that a task's end joins what is stored."""
         for sleeper in [key for key in self._sleepers if key[0] == live.task_id]:
             self._sleepers.pop(sleeper).cancel()
-        if under_way := [key for key in live.watches if not live.step(key).end]:
-            await asyncio.gather(*(_accepted(live, key) for key in under_way))
-        for key, watch in live.watches.items():
-            if not live.step(key).end:
-                watch.cancel()
-        latest = {child.task_id: (child, live.step(key)) for key, child in live.folded.children.items()}
-        if left := [child for child, call in latest.values() if not _ended(call)]:
-            await asyncio.gather(*(self._cancel(child, live) for child in left))
+        told: dict[tuple[str, str], list[Record]] = {}
+        while True:  # what still runs beside may delegate meanwhile
+            if under_way := [key for key in live.watches if not live.step(key).done]:
+                await asyncio.gather(*(_accepted(live, key) for key in under_way))
+            for key in under_way:
+                if key in live.watches and not live.step(key).done:
+                    live.watches[key].cancel()
+            left = {(child.agent, child.task_id): key for key, child in live.folded.children.items()}
+            left = {child: key for child, key in left.items() if child not in told and not _ended(live.step(key))}
+            if not left:
+                return [record for records in told.values() for record in records]
+            done = await asyncio.gather(*(self._cancel(live, *child) for child in left))
+            for (child, key), canceled in zip(left.items(), done, strict=True):
+                told[child] = [] if canceled else [["orphan", key, *child]]
 
     async def _cancel_call(self, live: Live, key: str) -> None:
         with self._lives.using(live):
@@ -94,16 +103,26 @@ class Watches:
             if key in live.watches:
                 live.watches[key].cancel()
             if key in live.folded.children:
-                await self._cancel(live.folded.children[key], live)
+                child = live.folded.children[key]
+                await self._cancel(live, child.agent, child.task_id)
 
-    async def _cancel(self, child: Child, live: Live) -> None:
+    async def _cancel(self, live: Live, agent: str, task_id: str) -> bool:
+        """Try to cancel what a task has delegated; whether it is known to be canceled, or to have ended."""
+        canceled = self._canceled.setdefault(live, set())
+        if (agent, task_id) in canceled:
+            return True
         try:
             async with asyncio.timeout(CANCEL_CHILD_SECONDS):
-                await self._delegator.cancel(child.agent, child.task_id, live.meta["tenant"])
+                await self._delegator.cancel(agent, task_id, live.meta["tenant"])
         except (AgentUnavailable, TimeoutError) as error:
-            log.warning("task %s of %s may still run, it could not be canceled: %s", child.task_id, child.agent, error)
+            why = str(error) or f"no answer for {CANCEL_CHILD_SECONDS:.0f} s"
+            log.warning("task %s of %s may still run and will be canceled later: %s", task_id, agent, why)
+            return False
         except Exception:
-            log.exception("task %s of %s may still run, it could not be canceled", child.task_id, child.agent)
+            log.exception("task %s of %s may still run and will be canceled later", task_id, agent)
+            return False
+        canceled.add((agent, task_id))
+        return True
 
     async def _follow(self, live: Live, key: str, step: Step) -> None:
         agent, data = step.value
@@ -131,7 +150,7 @@ class Watches:
         await _end(live, key, step, value, *child)
 
     def _watched(self, live: Live, key: str, done: "asyncio.Task[None]") -> None:
-        live.watches.pop(key, None)
+        live.unwatched(key)
         if not done.cancelled() and done.exception():
             log.error("task %s lost step %s: %s", live.task_id, key, done.exception())
         self._lives.let_go(live)
@@ -162,12 +181,17 @@ async def _end(live: Live, key: str, step: Step, value: object, *before: Record)
 
 
 async def _accepted(live: Live, key: str) -> None:
-    """Wait a moment for the other agent to take what is being sent, so that it can be cancelled there."""
+    """Wait a moment for the other agent to take what is being sent, so that it can be cancelled there.
+
+    What it says of that is stored when this returns. Raises what made the task lost.
+    """
     try:
         async with asyncio.timeout(CANCEL_CHILD_SECONDS):
-            while key in live.watches and key not in live.folded.children and not live.step(key).end:
+            while key in live.watches and key not in live.folded.children and not live.step(key).done:
                 await live.changed()
     except TimeoutError:
+        await live.stored()
+    if key in live.watches and key not in live.folded.children and not live.step(key).done:
         log.warning("task %s may have been taken up by another agent, which did not say so (%s)", live.task_id, key)
 
 
