@@ -398,8 +398,9 @@ async def test_deliveries_wait_while_the_operator_allows_none(caplog):
     webhooks.hold[URL] = asyncio.Event()
     async with started(shop.agent, store, webhooks=webhooks) as engine:
         await begin(engine, shop, "look")
-    async with started(shop.agent, store):
+    async with started(shop.agent, store) as engine:
         await until(lambda: "1 tasks wait" in caplog.text)
+        assert not engine.outbox, "it waits on the list, not in memory"
     webhooks.hold.clear()
     async with started(shop.agent, store, webhooks=webhooks) as engine:
         await delivered(engine)

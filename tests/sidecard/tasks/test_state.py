@@ -1,5 +1,6 @@
 """The fold: what lists are told before an entry is stored is what it makes of the task; snapshots lose nothing."""
 
+import msgpack
 import pytest
 from a2a.types import Artifact, Message, Part, TaskState
 from hypothesis import given, settings
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from sidecard.errors import LogBroken
 from sidecard.tasks.entry import Entry
-from sidecard.tasks.state import ALONE, ASK, DIED, ENDS, HELD, TAKEN, FoldedTask
+from sidecard.tasks.state import ALONE, ASK, DIED, ENDS, HELD, TAKEN, FoldedTask, Orphan
 from sidecard.tasks.states import TERMINAL
 
 S = TaskState
@@ -178,3 +179,14 @@ def test_a_preview_says_what_the_entry_will_make_of_the_task(moves):
         if number % 2 == 0:
             restored = FoldedTask.restore(folded.snapshot())
         assert restored == folded
+
+
+def test_a_snapshot_of_an_older_version_is_restored():
+    """It knew no orphans; one of this version has them."""
+    folded = FoldedTask()
+    folded.apply(Entry(b"", 1, 1, [["new", META], ["status", 1, S.TASK_STATE_SUBMITTED, b"", "", 0]]))
+    older = msgpack.unpackb(folded.snapshot())
+    del older["orphans"]
+    assert FoldedTask.restore(msgpack.packb(older)) == folded
+    folded.apply(Entry(folded.nonce, 1, 2, [["cancel", "o"], ["orphan", "0:1", "maker", "t9"]]))
+    assert FoldedTask.restore(folded.snapshot()).orphans == {"0:1": Orphan("maker", "t9", (2, 1))}

@@ -7,7 +7,9 @@ import pytest
 from a2a.types import TaskState
 
 from sidecard import Task
+from sidecard.errors import AgentUnavailable
 from sidecard.tasks import dead as dead_module
+from sidecard.tasks import outbox as outbox_module
 from sidecard.tasks import replicas
 from sidecard.tasks import watch as watch_module
 from sidecard.tasks.cursor import Backoff, Cursor, child_key
@@ -312,6 +314,53 @@ async def test_a_call_that_is_under_way_is_canceled_once_it_is_taken(skill):
             await until(lambda: agents.canceled == [CHILD])
             if skill == "leave":
                 assert (await settled(engine, task_id)).status.state == S.TASK_STATE_COMPLETED
+
+
+async def test_a_call_that_comes_to_nothing_is_waited_for_no_longer():
+    """Nobody was asked: there is nothing to cancel, and nothing is left waiting."""
+    shop, store, agents = Parents(), MemoryStore(), Late()
+    agents.answers["maker"] = [AgentUnavailable("maker does not take this")]
+    async with started(shop.agent, store, agents) as engine:
+        task_id = await send(engine, shop, "drop")
+        await until(lambda: agents.called)
+        shop.gate.set()
+        async with engine.borrow(task_id) as live:
+            await until(lambda: live.folded.question)
+        agents.takes.set()
+        began = asyncio.get_running_loop().time()
+        await idle(engine)
+        assert asyncio.get_running_loop().time() - began < watch_module.CANCEL_CHILD_SECONDS / 2
+    assert not agents.canceled
+
+
+async def test_a_child_that_is_known_and_not_yet_stored_is_canceled(monkeypatch):
+    """However slow the store is just then."""
+    monkeypatch.setattr(watch_module, "CANCEL_CHILD_SECONDS", 0.05)
+    shop, store, agents = Parents(), MemoryStore(), Late()
+    async with started(shop.agent, store, agents) as engine:
+        task_id = await send(engine, shop, "leave")
+        await until(lambda: agents.called)
+        store.down = True
+        agents.takes.set()
+        await until(lambda: agents.sent)
+        shop.gate.set()
+        async with engine.borrow(task_id) as live:
+            await asyncio.sleep(0.2)  # for longer than it is waited for; the outcome does not depend on it
+            assert not live.folded.children
+            store.down = False
+            assert (await settled(engine, task_id)).status.state == S.TASK_STATE_COMPLETED
+    assert agents.canceled == [CHILD]
+
+
+async def test_a_cancel_waits_for_no_broker_however_many_tasks_do(monkeypatch):
+    """Those that wait for the topic alone wait on the list; what is to be canceled is not one of them."""
+    monkeypatch.setattr(outbox_module, "MOST_WAITING", 0)
+    shop, agents, topic = Parents(), makers(), FakeTopic()
+    topic.hold = asyncio.Event()
+    async with started(shop.agent, MemoryStore(), agents, topic=topic, backoff=FAST) as engine:
+        await orphaned(engine, shop)
+        agents.down.clear()
+        await until(lambda: agents.canceled == [CHILD])
 
 
 async def test_what_is_delegated_while_others_are_canceled_is_canceled_too():
