@@ -541,6 +541,74 @@ async def test_a_cancel_that_is_not_answered_says_so(bench):
         await bench.mesh.cancel("mill", "f" * 32, "")
 
 
+# -- messages that are withdrawn -------------------------------------------------------------------------------------
+
+
+def to_mill(skill="grind", message_id="m1"):
+    return Sent(skill=skill).attach(message(data={"what": "rye"}, message_id=message_id))
+
+
+async def test_a_message_that_never_arrived_is_withdrawn_for_good(bench):
+    """What comes of it late finds itself canceled."""
+    await bench.mesh.withdraw("mill", to_mill(), "")
+    late = await bench.follow()
+    assert late.status.state == S.TASK_STATE_CANCELED
+    assert bench.mill.ground == []
+
+
+async def test_what_was_made_of_a_message_is_canceled_without_its_id(bench):
+    """Its stream was cut before it could be heard."""
+    bench.mill.gate.clear()
+    following = asyncio.create_task(bench.follow())
+    await bench.until(lambda: bench.mill.seen)
+    await bench.mesh.withdraw("mill", to_mill(), "")
+    assert (await following).status.state == S.TASK_STATE_CANCELED
+    await bench.mesh.withdraw("mill", to_mill(), "")
+    assert bench.mill.ground == []
+
+
+async def test_an_agent_that_knows_nothing_of_withdrawals_starts_the_task_and_is_told_to_cancel_it(bench, monkeypatch):
+    """An older one of ours takes the message for a repetition."""
+    bench.mill.gate.clear()
+    monkeypatch.setattr("sidecard.tasks.handler.Sent.of", lambda _: Sent(skill="grind"))
+    await bench.mesh.withdraw("mill", to_mill(), "")
+    assert (await bench.follow()).status.state == S.TASK_STATE_CANCELED
+    assert bench.mill.ground == []
+
+
+async def test_an_agent_without_our_extension_is_left_to_a_person(bench, caplog):
+    """It would take the message for a new one: so it is not sent, and said at error level what to look after."""
+    card = AgentCard()
+    card.CopyFrom(bench.served.card)
+    del card.capabilities.extensions[:]
+    bench.served.card.CopyFrom(card)
+    bench.show(OURS)
+    await bench.mesh.withdraw("mill", to_mill(), "")
+    assert bench.daprd.messages() == []
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "mill may have taken the message m1" in record.message
+    assert "by hand" in record.message
+
+
+async def test_a_refused_withdrawal_says_so(bench):
+    """A right may have been taken away since the message was sent: what was made of it may still run."""
+    with pytest.raises(AgentUnavailable, match=r"mill does not answer a withdrawal: .*holds none of the scopes"):
+        await bench.mesh.withdraw("mill", to_mill("private"), "")
+
+
+NOTHING = httpx.Response(200, content=b"", headers={"content-type": "text/event-stream"})
+
+
+@pytest.mark.parametrize(
+    "fault", [httpx.ConnectError("gone"), refusal(503, message="down"), refusal(403, message="denied"), NOTHING]
+)
+async def test_a_withdrawal_that_is_not_answered_says_so(bench, fault):
+    """Whoever withdraws must know that something may still run."""
+    bench.daprd.faults[A2A] = iter([fault])
+    with pytest.raises(AgentUnavailable, match="mill does not answer a withdrawal"):
+        await bench.mesh.withdraw("mill", to_mill(), "")
+
+
 # -- what travels along, from a task of our own ----------------------------------------------------------------------
 
 

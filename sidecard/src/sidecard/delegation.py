@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
@@ -27,11 +28,14 @@ from google.protobuf.json_format import ParseError
 from sidecard.card import CardCache, fetch_card, reached_at
 from sidecard.error_answers import refusal_of, words_of
 from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
+from sidecard.extension import URI
 from sidecard.refusals import Unavailable
 from sidecard.registry import Registry
 from sidecard.streamed import fold
 from sidecard.tasks.states import INTERRUPTED, TERMINAL
 from sidecard.trust import TrustStore
+
+log = logging.getLogger("sidecard")
 
 VERIFIED_SECONDS = 30.0
 """How long a verified card is used before it is fetched and verified anew."""
@@ -46,8 +50,11 @@ RESTING = TERMINAL | INTERRUPTED
 
 @dataclass(frozen=True, slots=True)
 class _Known:
+    """An agent's client, until when its card is believed, and whether that declares our extension."""
+
     client: Client
     until: float
+    extended: bool
 
 
 class Mesh:
@@ -117,7 +124,39 @@ class Mesh:
         except (CardRejected, A2AError, httpx.HTTPError, ParseError) as error:
             raise AgentUnavailable(f"{agent} does not answer a cancel: {_words(error)}") from error
 
+    async def withdraw(self, agent: str, message: Message, tenant: str) -> None:
+        """See `tasks.watch.Delegator`: the same message again, with a word of our extension (`extension.Sent`).
+
+        An agent that does not know the word takes the message as it is: what it makes of it is canceled at once.
+        """
+        try:
+            known = await self._verified(agent)
+            if not known.extended:
+                log.error(
+                    "%s may have taken the message %s and never said so, and has no way to withdraw it: see by hand "
+                    "whether it works on it",
+                    agent,
+                    message.message_id,
+                )
+                return
+            message.role = Role.ROLE_USER
+            message.metadata.fields[URI].struct_value.fields["withdraw"].bool_value = True
+            request = SendMessageRequest(message=message, tenant=tenant)
+            async with contextlib.aclosing(_events(known.client, request)) as events:
+                async for event in events:
+                    task_id, state = _status(event)
+                    if task_id and state not in TERMINAL:
+                        await self.cancel(agent, task_id, tenant)
+                    await _drain(events)
+                    return
+            raise AgentUnavailable("its stream says nothing")
+        except (CardRejected, AgentUnavailable, A2AError, httpx.HTTPError, ParseError) as error:
+            raise AgentUnavailable(f"{agent} does not answer a withdrawal: {_words(error)}") from error
+
     async def _client(self, agent: str) -> Client:
+        return (await self._verified(agent)).client
+
+    async def _verified(self, agent: str) -> _Known:
         """A client for an agent whose card has just been verified, or was a moment ago."""
         known = self._known.get(agent)
         if known is None or known.until < self._clock():
@@ -129,9 +168,10 @@ class Mesh:
                 )
             factory = ClientFactory(ClientConfig(httpx_client=self._http, streaming=True))
             reached = reached_at(verified.card, f"http://{agent}")
-            known = _Known(factory.create(reached), self._clock() + VERIFIED_SECONDS)
+            extended = any(extension.uri == URI for extension in verified.card.capabilities.extensions)
+            known = _Known(factory.create(reached), self._clock() + VERIFIED_SECONDS, extended)
             self._known[agent] = known
-        return known.client
+        return known
 
 
 async def _listen(client: Client, request: SendMessageRequest, heard: Callable[[str, int], None]) -> A2ATask | None:

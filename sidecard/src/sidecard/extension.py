@@ -11,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 
 URI = "https://sidecard.dev/a2a/extensions/durable-skills/v1"
 _PAIR = 2
-DESCRIPTION = "Names the skill that is meant, the question that is answered, and on whose behalf a message is sent."
+DESCRIPTION = (
+    "Names the skill that is meant, the question that is answered, and on whose behalf a message is sent, "
+    "or withdraws the message."
+)
 
 
 class Sent(BaseModel):
@@ -22,6 +25,11 @@ class Sent(BaseModel):
     skill: str = Field(default="", description="Id of the skill that is meant.")
     question: str = Field(default="", description="Id of the open question that this message answers.")
     subject: str = Field(default="", description="On whose behalf; believed only of callers that may speak for others.")
+    withdraw: bool = Field(
+        default=False,
+        description="The same first message again, to cancel its task without knowing that: if it has none yet it gets "
+        "one that is canceled from the beginning, so that the message starts nothing when it comes late.",
+    )
 
     @classmethod
     def of(cls, request: SendMessageRequest) -> "Sent":

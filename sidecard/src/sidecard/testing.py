@@ -111,12 +111,13 @@ class FakeAgents:
     """Other agents: `answers` holds, per agent, what becomes of each message in turn, a Task or an error to raise.
 
     A message that is sent again, under its messageId, has what became of it before. Those that are `down` are not
-    reached by cancels; `canceled` are the others, with the task.
+    reached by cancels; `canceled` are the others, with the task, and `withdrawn` with the messageId.
     """
 
     answers: dict[str, list[A2ATask | AgentUnavailable]] = field(default_factory=dict)
     sent: list[tuple[str, Message]] = field(default_factory=list)
     canceled: list[tuple[str, str]] = field(default_factory=list)
+    withdrawn: list[tuple[str, str]] = field(default_factory=list)
     hold: asyncio.Event | None = None
     down: set[str] = field(default_factory=set)
     _given: dict[str, A2ATask | AgentUnavailable] = field(default_factory=dict)
@@ -140,6 +141,12 @@ class FakeAgents:
         if agent in self.down:
             raise AgentUnavailable(f"{agent} is down")
         self.canceled.append((agent, task_id))
+
+    async def withdraw(self, agent: str, message: Message, tenant: str) -> None:
+        """See tasks.engine.Delegator."""
+        if agent in self.down:
+            raise AgentUnavailable(f"{agent} is down")
+        self.withdrawn.append((agent, message.message_id))
 
 
 class FakeWebhooks(Webhooks):

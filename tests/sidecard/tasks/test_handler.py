@@ -568,6 +568,47 @@ async def test_a_running_task_is_canceled(desk, binding):
     assert canceled.status.state == S.TASK_STATE_CANCELED
 
 
+async def withdraw(client, *args, **kwargs):
+    request = asking(*args, **kwargs)
+    Sent(skill=args[0], withdraw=True).attach(request.message)
+    async with asyncio.timeout(10):
+        return [event async for event in client.send_message(request)][-1].task
+
+
+@pytest.mark.parametrize("skill", ["look", "slow"])
+async def test_a_message_that_is_withdrawn_before_it_came_starts_nothing(desk, binding, skill):
+    """Its task is canceled from the beginning, and so it is when the message comes after all."""
+    client = desk.client(binding, "ada")
+    task = await withdraw(client, skill)
+    assert task.status.state == S.TASK_STATE_CANCELED
+    late = await send(client, skill)
+    assert (late.id, late.status.state, len(late.artifacts)) == (task.id, S.TASK_STATE_CANCELED, 0)
+    assert not desk.engine.journal.slot.todo.all
+
+
+async def test_a_message_that_is_withdrawn_is_canceled(desk, binding):
+    """Its task runs, asks or has ended; once more does no harm."""
+    client = desk.client(binding, "ada")
+    for number, (skill, end) in enumerate([("slow", "CANCELED"), ("choose", "CANCELED"), ("look", "COMPLETED")]):
+        task = await send(client, skill, f"m{number}", return_immediately=skill == "slow")
+        for _ in range(2):
+            withdrawn = await withdraw(client, skill, f"m{number}")
+            assert (withdrawn.id, S.Name(withdrawn.status.state)) == (task.id, f"TASK_STATE_{end}")
+
+
+async def test_only_ones_own_first_messages_can_be_withdrawn(desk, binding):
+    """Another caller's message of the same id is another one; an answer is none; a right is needed as for sending."""
+    ada, bob = desk.client(binding, "ada"), desk.client(binding, "bob")
+    task = await send(ada, "choose")
+    assert (await withdraw(bob, "look")).id != task.id
+    assert (await ada.get_task(GetTaskRequest(id=task.id))).status.state == S.TASK_STATE_INPUT_REQUIRED
+    with refused(InvalidParamsError, "only a first message"):
+        await withdraw(ada, "choose", "m2", task_id=task.id, text="red")
+    with refused(A2AError, "other content"):
+        await withdraw(ada, "choose", text="another")
+    assert (await ada.get_task(GetTaskRequest(id=task.id))).status.state == S.TASK_STATE_INPUT_REQUIRED
+
+
 # -- webhooks --------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sidecard.errors import LogBroken
 from sidecard.tasks.entry import Entry
-from sidecard.tasks.state import ALONE, ASK, DIED, ENDS, HELD, TAKEN, FoldedTask, Orphan
+from sidecard.tasks.state import ALONE, ASK, CALL, DIED, ENDS, HELD, TAKEN, FoldedTask, Orphan
 from sidecard.tasks.states import TERMINAL
 
 S = TaskState
@@ -49,7 +49,7 @@ MOVES = st.lists(
 
 def entries(moves):  # noqa: C901, PLR0912 -- a branch per move
     """Legal entries for these moves: waiting steps end, one question is open at a time, nothing follows the end."""
-    at, number, waiting, asked, entry = 1, 0, [], None, []
+    at, number, waiting, asked, entry, heard = 1, 0, [], None, [], set()
     entry = [["new", META], ["message", "m0", "d", "o", Message(message_id="m0").SerializeToString()]]
     entry.append(["status", at, S.TASK_STATE_SUBMITTED, b"", "", 0])
     for move, chosen in moves:
@@ -57,7 +57,7 @@ def entries(moves):  # noqa: C901, PLR0912 -- a branch per move
         key = f"0:{number}"
         if move == "begin":
             waiting.append(key)
-            entry.append(["begun", key, "call", "", None])
+            entry.append(["begun", key, "call", "", ["maker", b"%d" % number]])
         elif move == "ask" and asked is None:
             asked = key
             entry += [["begun", key, ASK, "", None], ["question", f"q{key}", key, {"scope": ""}]]
@@ -89,9 +89,11 @@ def entries(moves):  # noqa: C901, PLR0912 -- a branch per move
                 ["push", f"w{chosen % 3}", b"config %d" % number] if chosen % 4 else ["unpush", f"w{chosen % 3}"]
             )
         elif move == "child" and waiting:
+            heard.add(waiting[0])
             entry.append(["child", waiting[0], "maker", f"t{number}"])
         elif move == "orphan":
-            entry.append(["orphan", key, "maker", f"t{number}"])
+            known = chosen % 2 or not (unheard := [key for key in waiting if key not in heard])
+            entry.append(["orphan", key, "maker", f"t{number}"] if known else ["orphan", unheard[0], "maker", ""])
         elif move == "cut" and entry:
             yield entry
             entry = []
@@ -186,7 +188,21 @@ def test_a_snapshot_of_an_older_version_is_restored():
     folded = FoldedTask()
     folded.apply(Entry(b"", 1, 1, [["new", META], ["status", 1, S.TASK_STATE_SUBMITTED, b"", "", 0]]))
     older = msgpack.unpackb(folded.snapshot())
-    del older["orphans"]
+    del older["orphans"], older["unheard"]
     assert FoldedTask.restore(msgpack.packb(older)) == folded
     folded.apply(Entry(folded.nonce, 1, 2, [["cancel", "o"], ["orphan", "0:1", "maker", "t9"]]))
     assert FoldedTask.restore(folded.snapshot()).orphans == {"0:1": Orphan("maker", "t9", (2, 1))}
+
+
+def test_what_became_of_a_call_is_unheard_until_its_task_or_its_end_is_known():
+    """Also where its branch was dropped: then it can still be withdrawn, by the message that it was."""
+    begun = [["begun", f"0:{n}", CALL, "", ["maker", b"%d" % n]] for n in range(5)]
+    folded = FoldedTask()
+    folded.apply(Entry(b"", 1, 1, [["new", META], ["status", 1, S.TASK_STATE_SUBMITTED, b"", "", 0], *begun]))
+    later = [["child", "0:1", "maker", "t1"], ["done", "0:2", CALL, "", b"2"], ["dropped", "0:3", CALL, "", None]]
+    folded.apply(Entry(folded.nonce, 1, 2, later))
+    assert folded.unheard == {"0:0": ("maker", b"0"), "0:3": ("maker", b"3"), "0:4": ("maker", b"4")}
+    assert FoldedTask.restore(folded.snapshot()) == folded
+    folded.apply(Entry(folded.nonce, 1, 3, [["orphan", "0:3", "maker", ""]]))
+    assert folded.orphans == {"0:3": Orphan("maker", "", (3, 0), b"3")}
+    assert FoldedTask.restore(folded.snapshot()) == folded

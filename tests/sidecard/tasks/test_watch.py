@@ -4,7 +4,7 @@ import asyncio
 import random
 
 import pytest
-from a2a.types import TaskState
+from a2a.types import Message, TaskState
 
 from sidecard import Task
 from sidecard.errors import AgentUnavailable
@@ -493,17 +493,16 @@ async def test_one_agent_that_is_slow_holds_up_no_cancel_to_another():
 
 
 async def test_a_mark_stays_while_it_is_not_known_whom_it_is_for():
-    """A webhook that was given up is still listed when only the cancel can be delivered."""
+    """A webhook that was given up is still listed when nobody may tell it, and a cancel is delivered meanwhile."""
     shop, store, agents, webhooks = Parents(), MemoryStore(), makers(), FakeWebhooks()
     webhooks.answers[URL] = [DOWN] * 10_000
     async with started(shop.agent, store, agents, webhooks=webhooks, backoff=IMPATIENT) as engine:
-        task_id = await orphaned(engine, shop, hook=webhook())
-        await until(lambda: engine.journal.slot.outbox.all == {mark(task_id)})
-        letters = {letter.child: letter for letter in await dead_letters(store)}
-        assert set(letters) == {"", "t9"}
-    agents.down.clear()
-    assert await ask_for(store, [letters["t9"]])
-    async with started(shop.agent, store, agents, backoff=IMPATIENT) as engine:
+        task_id = await delegating(engine, shop, S.TASK_STATE_CANCELED, hook=webhook())
+        await until(lambda: mark(task_id) in engine.journal.slot.outbox.all)
+    async with started(shop.agent, store, agents, backoff=FAST) as engine:
+        await until(lambda: len(agents.sent) == 2)
+        await end(engine, shop, task_id, S.TASK_STATE_CANCELED)
+        agents.down.clear()
         await until(lambda: agents.canceled == [CHILD])
         await until(lambda: not engine.outbox)
         assert mark(task_id) in engine.journal.slot.outbox.all
@@ -515,3 +514,118 @@ def test_another_agent_is_tried_again_soon():
     backoff = Backoff(chance=random.Random(1))
     delivery = Delivery(None, None, FakeAgents(), WebhookMetrics("shop"), clock=lambda: 1_000, backoff=backoff)
     assert max(delivery._own_backoff.delay(attempts) for attempts in range(1, 40)) <= OWN_MOST_SECONDS
+
+
+# -- calls of which nothing was heard --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Nobody waits long to hear of a call."""
+    monkeypatch.setattr(watch_module, "CANCEL_CHILD_SECONDS", 0.05)
+
+
+async def calling(engine, shop, agents, skill="leave", state=S.TASK_STATE_CANCELED):
+    """A task that has called, and hears nothing; with the id of the message."""
+    task_id = await send(engine, shop, skill, data={"what": S.Name(state)})
+    await until(lambda: agents.called)
+    async with engine.borrow(task_id) as live:
+        ((_, sent),) = live.folded.unheard.values()
+    return task_id, Message.FromString(sent).message_id
+
+
+@pytest.mark.parametrize("down", [True, False])
+@pytest.mark.parametrize("state", ENDS, ids=S.Name)
+async def test_a_call_of_which_nothing_was_heard_is_withdrawn(state, down, hasty):
+    """The message may have been taken all the same: at once, or when the other agent is back; once."""
+    shop, store, agents = Parents(), MemoryStore(), Late(down={"maker"} if down else set())
+    async with started(shop.agent, store, agents, backoff=FAST) as engine:
+        task_id, message_id = await calling(engine, shop, agents, state=state)
+        await end(engine, shop, task_id, state)
+        assert [record[2:] for record, _ in await orphans(store, task_id)] == [["maker", ""]] * down
+        assert agents.withdrawn == [("maker", message_id)] * (not down)
+    async with started(shop.agent, store, agents, backoff=FAST) as engine:
+        agents.down.clear()
+        await delivered(engine)
+    assert agents.withdrawn == [("maker", message_id)]
+    assert not agents.canceled
+
+
+async def test_who_takes_a_task_up_that_is_to_be_canceled_withdraws_what_it_finds_begun(hasty):
+    """Nobody follows the call any more: the process that did died before it heard of it."""
+
+    class Dies(Late):
+        async def withdraw(self, *call):
+            crashed.data = dict(store.data)
+            store.down = True
+
+    shop, store, crashed, agents = Parents(), MemoryStore(), MemoryStore(), FakeAgents()
+    first = Dies()
+    async with started(shop.agent, store, first) as engine:
+        task_id, message_id = await calling(engine, shop, first)
+        async with engine.borrow(task_id) as live:
+            live.append(["cancel", "ada"])
+        await until(lambda: store.down)
+    async with started(shop.agent, crashed, agents) as engine:
+        assert (await settled(engine, task_id)).status.state == S.TASK_STATE_CANCELED
+    assert agents.withdrawn == [("maker", message_id)]
+    assert not agents.sent
+
+
+@pytest.mark.parametrize("down", [True, False])
+@pytest.mark.parametrize("restart", [True, False])
+async def test_a_dropped_call_of_which_nothing_was_heard_is_withdrawn(down, restart, hasty):
+    """At once, or with its task, over a restart; what is withdrawn is not withdrawn again by the same process."""
+    shop, store, agents = Parents(), MemoryStore(), Late(down={"maker"} if down else set())
+    async with started(shop.agent, store, agents, backoff=FAST) as engine:
+        task_id, message_id = await calling(engine, shop, agents, "drop")
+        shop.gate.set()
+        async with engine.borrow(task_id) as live:
+            await until(lambda: live.question and not live._pending and not engine._background)
+            assert agents.withdrawn == [("maker", message_id)] * (not down)
+            if not restart:
+                await answer(engine, shop, task_id, "well")
+                await settled(engine, task_id)
+    async with started(shop.agent, store, agents, backoff=FAST) as engine:
+        if restart:
+            await answer(engine, shop, task_id, "well")
+            await settled(engine, task_id)
+        agents.down.clear()
+        await delivered(engine)
+    assert agents.withdrawn == [("maker", message_id)] * (2 if restart and not down else 1)
+
+
+async def test_a_withdrawal_that_was_given_up_is_listed_by_its_message(hasty):
+    """And made after all."""
+    shop, store, agents = Parents(), MemoryStore(), Late(down={"maker"})
+    async with started(shop.agent, store, agents, backoff=IMPATIENT) as engine:
+        task_id, message_id = await calling(engine, shop, agents)
+        await end(engine, shop, task_id, S.TASK_STATE_CANCELED)
+        await until(lambda: engine.journal.slot.outbox.all == {mark(task_id)})
+        (letter,) = await dead_letters(store)
+        assert (letter.agent, letter.child, letter.waiting) == ("maker", message_id, 1)
+        agents.down.clear()
+        assert await ask_for(store, [letter])
+        await until(lambda: agents.withdrawn == [("maker", message_id)])
+
+
+async def test_an_answer_of_which_nothing_was_heard_is_no_task_of_its_own(hasty):
+    """The task that it was for is known, and canceled."""
+    shop, store = Shop(), MemoryStore()
+
+    class Deaf(FakeAgents):
+        async def follow(self, agent, message, tenant, accepted):
+            if message.task_id:
+                self.sent.append((agent, message))
+                await asyncio.Event().wait()
+            return await super().follow(agent, message, tenant, accepted)
+
+    agents = Deaf({"maker": [ended("t9", state=S.TASK_STATE_INPUT_REQUIRED, says="Which?")]})
+    async with started(shop.agent, store, agents) as engine:
+        task_id = await send(engine, shop, "through")
+        await settled(engine, task_id)
+        await answer(engine, shop, task_id, "red")
+        await until(lambda: len(agents.sent) == 2)
+        async with engine.borrow(task_id) as live:
+            await asyncio.wait_for(engine.cancel(live, caller(shop.agent)), 5)
+    assert (agents.canceled, agents.withdrawn) == ([CHILD], [])

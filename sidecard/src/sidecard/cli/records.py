@@ -75,7 +75,8 @@ def words(record: Record) -> str:  # noqa: C901, PLR0911, PLR0912 -- one case pe
         case ["child", key, agent, task_id]:
             return f"child     {key} {agent} has taken it as task {task_id}"
         case ["orphan", key, agent, task_id]:
-            return f"orphan    {key} {agent} is yet to be told that its task {task_id} is canceled"
+            what = f"its task {task_id}" if task_id else "what it may have made of this"
+            return f"orphan    {key} {agent} is yet to be told that {what} is canceled"
         case ["lease", owner, how]:
             return f"lease     replica {owner} moves it on ({how})"
         case ["cancel", by]:

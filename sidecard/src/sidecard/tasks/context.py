@@ -23,7 +23,7 @@ from sidecard.tasks.group import Group
 from sidecard.tasks.recording import codec_of, fingerprint_of
 from sidecard.tasks.results import Answer, Delegated
 from sidecard.tasks.run import OutcomeUnknown, Run
-from sidecard.tasks.state import ASK, Step
+from sidecard.tasks.state import ASK, CALL, Step
 from sidecard.tasks.states import INTERRUPTED, state_name
 
 T = TypeVar("T")
@@ -220,12 +220,12 @@ class Task:
     async def _call(self, agent: str, skill: str, message: Message, subject: str, question: str) -> Delegated:
         message.message_id = ""
         fingerprint = fingerprint_of(agent, (skill, message.SerializeToString(deterministic=True).hex()))
-        key, recorded = await self._run.step("call", fingerprint)
+        key, recorded = await self._run.step(CALL, fingerprint)
         if recorded is None:
             message.message_id = hashlib.sha256(f"{self.id}:{key}".encode()).hexdigest()[:32]
             Sent(skill=skill, subject=subject, question=question).attach(message)
-            self._run.append(["begun", key, "call", fingerprint, [agent, message.SerializeToString()]])
-        step = recorded if recorded and recorded.done else await self._park(key, "call", fingerprint, watched=True)
+            self._run.append(["begun", key, CALL, fingerprint, [agent, message.SerializeToString()]])
+        step = recorded if recorded and recorded.done else await self._park(key, CALL, fingerprint, watched=True)
         if isinstance(step.value, str):
             raise AgentUnavailable(step.value)
         return Delegated(agent, skill, A2ATask.FromString(step.value))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import httpx
 import msgpack
+from a2a.types import Message
 
 from sidecard.errors import LogBroken, StoreUnavailable, TaskConflict
 from sidecard.tasks.cursor import Cursor
@@ -25,7 +26,7 @@ from sidecard.tasks.loading import read_log
 from sidecard.tasks.mail import Hook, Mail, is_mark, mark, task_of
 from sidecard.tasks.outbox import Outbox
 from sidecard.tasks.slots import Slot, Sweep
-from sidecard.tasks.state import Place
+from sidecard.tasks.state import Orphan, Place
 from sidecard.tasks.store import StateStore
 
 log = logging.getLogger("sidecard.tasks")
@@ -102,9 +103,10 @@ class DeadLetter:
     """A delivery that was given up: to a webhook, to the topic, or the cancel of what was delegated.
 
     A webhook has `config_id` and `url`, which is without its query, since that may hold secrets; the topic has nothing
-    of these; to be canceled is the task `child` of an `agent`. `slot` is one whose holder knows of it, `name` is the
-    receiver's, as in mail.Mail. It could not be reached since `since`, UTC in milliseconds, for that many `attempts`,
-    the last time because of `problem`; and is yet to be told of so many events as are `waiting`, one for a cancel.
+    of these; to be canceled is the task `child` of an `agent`, or what that may have made of the message of that id.
+    `slot` is one whose holder knows of it, `name` is the receiver's, as in mail.Mail. It could not be reached since
+    `since`, UTC in milliseconds, for that many `attempts`, the last time because of `problem`; and is yet to be told of
+    so many events as are `waiting`, one for a cancel.
     """
 
     slot: int
@@ -157,11 +159,15 @@ async def _of_task(store: StateStore, number: int, task_id: str) -> list[DeadLet
 
 def _addressed(letter: DeadLetter, hook: Hook) -> DeadLetter:
     if hook.orphan is not None:
-        return replace(letter, agent=hook.orphan.agent, child=hook.orphan.task_id)
+        return replace(letter, agent=hook.orphan.agent, child=hook.orphan.task_id or _message_id(hook.orphan))
     if hook.config is not None:
         url = httpx.URL(hook.config.url).copy_with(query=None, fragment=None)
         return replace(letter, config_id=hook.config.id, url=str(url))
     return letter
+
+
+def _message_id(orphan: Orphan) -> str:
+    return Message.FromString(orphan.message).message_id
 
 
 def _events_from(place: Place, entries: Sequence[Entry], hook: Hook, meta: Mapping[str, str]) -> int:

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Protocol
 
-from a2a.types import TaskPushNotificationConfig
+from a2a.types import Message, TaskPushNotificationConfig
 
 from sidecard.egress import Origin
 from sidecard.errors import AgentUnavailable
@@ -135,7 +135,10 @@ class Delivery:
     async def _cancel(self, orphan: Orphan, tenant: str) -> Outcome:
         try:
             async with asyncio.timeout(CANCEL_SECONDS):
-                await self._delegator.cancel(orphan.agent, orphan.task_id, tenant)
+                if orphan.task_id:
+                    await self._delegator.cancel(orphan.agent, orphan.task_id, tenant)
+                else:
+                    await self._delegator.withdraw(orphan.agent, Message.FromString(orphan.message), tenant)
         except AgentUnavailable as error:
             return Outcome(problem=str(error))
         except TimeoutError:

@@ -216,10 +216,13 @@ class Engine:
         skill: Skill,
         message: Message,
         webhook: TaskPushNotificationConfig | None = None,
+        *,
+        withdrawn: bool = False,
     ) -> str:
         """Start the task of a first message, or find the one that it has started before; returns its id, stored.
 
-        A new task has the webhook, which has an id, from its first event on.
+        A new task has the webhook, which has an id, from its first event on. One whose message is `withdrawn` is
+        canceled in its first entry: whenever the message comes, it has started nothing, and never will.
 
         Raises DifferentMessage, TaskExpired, StoreUnavailable.
         """
@@ -231,7 +234,9 @@ class Engine:
         task_id = self.task_id(tenant, caller.name, message.message_id)
         live = await self._lives.find(task_id)
         if live is None:
-            live = self._begin(task_id, caller, tenant, skill, message, digest=digest, webhook=webhook)
+            live = self._begin(
+                task_id, caller, tenant, skill, message, digest=digest, webhook=webhook, withdrawn=withdrawn
+            )
         with self._lives.using(live):
             try:
                 check_same(live, message, digest)
@@ -270,6 +275,7 @@ class Engine:
         *,
         digest: str,
         webhook: TaskPushNotificationConfig | None,
+        withdrawn: bool,
     ) -> Live:
         meta = {
             "task": task_id,
@@ -288,8 +294,9 @@ class Engine:
             ["message", message.message_id, digest, caller.subject, message.SerializeToString()],
             *_push(task_id, webhook),
             live.status(TaskState.TASK_STATE_SUBMITTED),
+            *([live.status(TaskState.TASK_STATE_CANCELED)] if withdrawn else []),
         )
-        if skill.idempotent:
+        if skill.idempotent and not withdrawn:
             live.hold(FIRST_ENTRY_SECONDS)
             self._run(live, message)
         return live

@@ -27,7 +27,8 @@ Record = list[Any]
 ["question", id, step_key, {prompt, options, scope, by_other}]
 ["child", step_key, agent, task_id]                  a delegated task, once the other agent has accepted it
 ["orphan", step_key, agent, task_id]                 one that is not known to be canceled though this task ends, beside
-                                                     the status that ends it: from now on its cancel is a delivery
+                                                     the status that ends it: from now on its cancel is a delivery.
+                                                     Its id is "" where the other agent has not said it
 ["lease", owner, how]                                from this entry on this replica owns the task; how: see state.TAKEN
 ["cancel", by]                                       somebody asked to cancel
 ["push", id, A2A TaskPushNotificationConfig] · ["unpush", id]

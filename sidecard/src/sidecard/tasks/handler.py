@@ -112,11 +112,14 @@ class DurableRequestHandler(RequestHandler):
             task_id = message.task_id
             if not task_id:
                 skill = choose(engine.agent.skills, caller, sent, message)
-                task_id = await engine.create(caller, tenant, skill, message, webhook)
+                task_id = await engine.create(caller, tenant, skill, message, webhook, withdrawn=sent.withdraw)
             async with engine.borrow(task_id) as live:
                 if live is None:
                     raise TaskNotFoundError
-                if params.message.task_id:
+                if sent.withdraw:
+                    with contextlib.suppress(TaskEnded):
+                        await engine.cancel(live, caller)
+                elif params.message.task_id:
                     await self._answer(live, caller, tenant, sent, message, webhook=webhook)
                 elif webhook is not None and webhook.id not in live.folded.push and not live.ended:
                     await push_configs.keep(live, webhook)  # the message was sent before, without it
@@ -138,9 +141,12 @@ class DurableRequestHandler(RequestHandler):
         if params.configuration.HasField("task_push_notification_config"):
             self._check_webhook(params.configuration.task_push_notification_config)
         try:
-            return Sent.of(params)
+            sent = Sent.of(params)
         except ValidationError as error:
             raise InvalidParamsError(f"metadata under {URI} is malformed: {explain(error)}") from None
+        if sent.withdraw and message.task_id:
+            raise InvalidParamsError("only a first message can be withdrawn; cancel its task with CancelTask")
+        return sent
 
     async def _answer(
         self,

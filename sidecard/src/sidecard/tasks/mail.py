@@ -52,7 +52,8 @@ class Hook:
 
     def __str__(self) -> str:
         if self.orphan is not None:
-            return f"the cancel of {self.orphan.agent}'s task {self.orphan.task_id}"
+            what = self.orphan.task_id or "of a message that it may have taken"
+            return f"the cancel of {self.orphan.agent}'s task {what}"
         return f"webhook {self.name}" if self.config else "the topic"
 
     def hears(self, record: Record, meta: Mapping[str, str], place: Place) -> "Update | Orphan | None":

@@ -112,7 +112,7 @@ class Runner:
         if result is not None:
             value = result if isinstance(result, (str, BaseModel)) else skill.output.dump_python(result, mode="json")
             await task.artifact("result", value)
-        delegated = live.folded.children or live.watches
+        delegated = live.folded.children or live.folded.unheard or live.watches
         orphans = await self._watches.cancel_children(live) if delegated else []
         run.append(*orphans, live.status(TaskState.TASK_STATE_COMPLETED))
 

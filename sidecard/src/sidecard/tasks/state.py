@@ -14,6 +14,8 @@ from sidecard.tasks.states import TERMINAL
 
 ASK = "ask"
 """The kind of step that only a person ends."""
+CALL = "call"
+"""The kind of step that another agent ends."""
 ENDS = frozenset({"done", "failed", "dropped"})
 """Records that end a step: it returned, it raised, or its branch was cancelled there."""
 EVENTS = frozenset({"status", "artifact"})
@@ -64,11 +66,15 @@ Place = tuple[int, int]
 
 @dataclass(slots=True)
 class Orphan:
-    """A delegated task that was not known to be canceled when this one ended, as is recorded at `place`."""
+    """A delegated task that was not known to be canceled when this one ended, as is recorded at `place`.
+
+    Where its id was never heard it has the A2A `message` that it was to be made of.
+    """
 
     agent: str
     task_id: str
     place: Place
+    message: bytes = b""
 
 
 @dataclass(slots=True)
@@ -100,7 +106,8 @@ class FoldedTask:
     `lease` says how its owner came to it, `deaths` counts the owners that died running it without any progress.
 
     `created` and `at` (its last entry) are UTC in milliseconds, `waiting` are the steps that have begun and not ended,
-    questions aside, and `snapshot_at` is the entry that holds the last snapshot.
+    questions aside, and `snapshot_at` is the entry that holds the last snapshot. `unheard` are the
+    calls, with agent and message, of which neither the end nor the delegated task is known.
     """
 
     n: int = 0
@@ -116,6 +123,7 @@ class FoldedTask:
     emitted: dict[str, int] = field(default_factory=dict)
     question: Question | None = None
     children: dict[str, Child] = field(default_factory=dict)
+    unheard: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     orphans: dict[str, Orphan] = field(default_factory=dict)
     push: dict[str, Webhook] = field(default_factory=dict)
     cancel_by: str | None = None
@@ -212,6 +220,9 @@ class FoldedTask:
                 self.steps[key] = Step(kind, arguments, "", details)
                 if kind != ASK:
                     self.waiting.add(key)
+                if kind == CALL:
+                    agent, data = details
+                    self.unheard[key] = (agent, data)
             case [("done" | "failed" | "dropped") as end, key, kind, arguments, result]:
                 self._end_step(key, Step(kind, arguments, end, result))
             case ["withdrawn", key]:
@@ -221,8 +232,10 @@ class FoldedTask:
                 self.question = Question(question_id, key, spec)
             case ["child", key, agent, task_id]:
                 self.children[key] = Child(agent, task_id)
+                self.unheard.pop(key, None)
             case ["orphan", key, agent, task_id]:
-                self.orphans[key] = Orphan(agent, task_id, (self.n, number))
+                message = b"" if task_id else self.unheard[key][1]
+                self.orphans[key] = Orphan(agent, task_id, (self.n, number), message)
             case ["lease", owner, how]:
                 if how in (DIED, HELD):
                     self.deaths = self.deaths_after_another()
@@ -255,6 +268,8 @@ class FoldedTask:
         if known is None or not known.end:
             self.steps[key] = step
         self.waiting.discard(key)
+        if step.done:
+            self.unheard.pop(key, None)
         if self.question is not None and self.question.step == key:
             self.question = None
 
@@ -303,7 +318,8 @@ class FoldedTask:
                 "emitted": self.emitted,
                 "question": [self.question.id, self.question.step, self.question.spec] if self.question else None,
                 "children": {key: [c.agent, c.task_id] for key, c in self.children.items()},
-                "orphans": {key: [o.agent, o.task_id, o.place] for key, o in self.orphans.items()},
+                "unheard": self.unheard,
+                "orphans": {key: [o.agent, o.task_id, o.place, o.message] for key, o in self.orphans.items()},
                 "push": {key: [w.config, w.since, w.version] for key, w in self.push.items()},
                 "cancel": self.cancel_by,
                 "lease": [self.lease, self.deaths, self.progressed],
@@ -333,9 +349,10 @@ class FoldedTask:
             question=Question(*raw["question"]) if raw["question"] else None,
             children={key: Child(*value) for key, value in raw["children"].items()},
             orphans={
-                key: Orphan(agent, task_id, tuple(place))
-                for key, (agent, task_id, place) in raw.get("orphans", {}).items()  # older snapshots have none
+                key: Orphan(agent, task_id, tuple(place), message)
+                for key, (agent, task_id, place, message) in raw.get("orphans", {}).items()  # older snapshots have none
             },
+            unheard={key: (agent, message) for key, (agent, message) in raw.get("unheard", {}).items()},
             push={key: Webhook(data, tuple(since), tuple(at)) for key, (data, since, at) in raw["push"].items()},
             cancel_by=raw["cancel"],
             lease=lease,

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from a2a.types import Message
@@ -37,6 +37,20 @@ class Delegator(Protocol):
     async def cancel(self, agent: str, task_id: str, tenant: str) -> None:
         """Cancel a delegated task; one that has ended already is no error. Raises AgentUnavailable."""
 
+    async def withdraw(self, agent: str, message: Message, tenant: str) -> None:
+        """Cancel what an agent has made of a first message, or may make of it yet, if it has taken it at all.
+
+        Where the agent has no way to do that, it is said what to check by hand. Raises AgentUnavailable.
+        """
+
+
+class _Child(NamedTuple):
+    """A task that was delegated to an agent; what was `unheard` of is known by the step that delegated it."""
+
+    agent: str
+    task_id: str
+    unheard: str = ""
+
 
 class Watches:
     """Ends the steps that wait for something outside: follows delegated tasks, and wakes those who sleep."""
@@ -48,7 +62,7 @@ class Watches:
         self._delegator = delegator
         self._in_background = in_background
         self._sleepers: dict[tuple[str, str], asyncio.TimerHandle] = {}
-        self._canceled: WeakKeyDictionary[Live, set[tuple[str, str]]] = WeakKeyDictionary()
+        self._canceled: WeakKeyDictionary[Live, set[_Child]] = WeakKeyDictionary()
 
     def watch(self, live: Live, key: str) -> bool:
         """See run.Watcher. A sleeping task costs a timer; one that has delegated stays in memory with its stream."""
@@ -82,46 +96,48 @@ class Watches:
         """See run.Watcher. With nothing left to cancel it does not wait, so that a task's end joins what is stored."""
         for sleeper in [key for key in self._sleepers if key[0] == live.task_id]:
             self._sleepers.pop(sleeper).cancel()
-        told: dict[tuple[str, str], list[Record]] = {}
+        told: dict[_Child, list[Record]] = {}
         while True:  # what still runs beside may delegate meanwhile
             if under_way := [key for key in live.watches if not live.step(key).done]:
                 await asyncio.gather(*(_accepted(live, key) for key in under_way))
             for key in under_way:
                 if key in live.watches and not live.step(key).done:
                     live.watches[key].cancel()
-            left = {(child.agent, child.task_id): key for key, child in live.folded.children.items()}
-            left = {child: key for child, key in left.items() if child not in told and not _ended(live.step(key))}
-            if not left:
+            if not (left := {child: key for child, key in _delegated(live).items() if child not in told}):
                 return [record for records in told.values() for record in records]
-            done = await asyncio.gather(*(self._cancel(live, *child) for child in left))
+            done = await asyncio.gather(*(self._cancel(live, child, key) for child, key in left.items()))
             for (child, key), canceled in zip(left.items(), done, strict=True):
-                told[child] = [] if canceled else [["orphan", key, *child]]
+                told[child] = [] if canceled else [["orphan", key, child.agent, child.task_id]]
 
     async def _cancel_call(self, live: Live, key: str) -> None:
         with self._lives.using(live):
             await _accepted(live, key)
             if key in live.watches:
                 live.watches[key].cancel()
-            if key in live.folded.children:
-                child = live.folded.children[key]
-                await self._cancel(live, child.agent, child.task_id)
+            for child in [child for child, call in _delegated(live).items() if call == key]:
+                await self._cancel(live, child, key)
 
-    async def _cancel(self, live: Live, agent: str, task_id: str) -> bool:
+    async def _cancel(self, live: Live, child: "_Child", key: str) -> bool:
         """Try to cancel what a task has delegated; whether it is known to be canceled, or to have ended."""
         canceled = self._canceled.setdefault(live, set())
-        if (agent, task_id) in canceled:
+        if child in canceled:
             return True
+        agent, tenant = child.agent, live.meta["tenant"]
+        what = f"task {child.task_id} of {agent}" if child.task_id else f"what {agent} may have taken of {live.task_id}"
         try:
             async with asyncio.timeout(CANCEL_CHILD_SECONDS):
-                await self._delegator.cancel(agent, task_id, live.meta["tenant"])
+                if child.task_id:
+                    await self._delegator.cancel(agent, child.task_id, tenant)
+                else:
+                    await self._delegator.withdraw(agent, Message.FromString(live.folded.unheard[key][1]), tenant)
         except (AgentUnavailable, TimeoutError) as error:
             why = str(error) or f"no answer for {CANCEL_CHILD_SECONDS:.0f} s"
-            log.warning("task %s of %s may still run and will be canceled later: %s", task_id, agent, why)
+            log.warning("%s may still run and will be canceled later: %s", what, why)
             return False
         except Exception:
-            log.exception("task %s of %s may still run and will be canceled later", task_id, agent)
+            log.exception("%s may still run and will be canceled later", what)
             return False
-        canceled.add((agent, task_id))
+        canceled.add(child)
         return True
 
     async def _follow(self, live: Live, key: str, step: Step) -> None:
@@ -191,8 +207,17 @@ async def _accepted(live: Live, key: str) -> None:
                 await live.changed()
     except TimeoutError:
         await live.stored()
-    if key in live.watches and key not in live.folded.children and not live.step(key).done:
-        log.warning("task %s may have been taken up by another agent, which did not say so (%s)", live.task_id, key)
+
+
+def _delegated(live: Live) -> dict[_Child, str]:
+    """What a task has delegated and what may not have ended yet, each with the last step that spoke of it."""
+    children = {_Child(child.agent, child.task_id): key for key, child in live.folded.children.items()}
+    unheard = {
+        _Child(agent, "", key): key
+        for key, (agent, data) in live.folded.unheard.items()
+        if not (live.step(key).done or Message.FromString(data).task_id)  # else the task is a child already
+    }
+    return {child: key for child, key in (children | unheard).items() if not _ended(live.step(key))}
 
 
 def _ended(call: Step) -> bool:
