@@ -21,7 +21,7 @@ from sidecard.tasks.retention import Keep, Retention
 from sidecard.tasks.state import Orphan
 from sidecard.telemetry import WebhookMetrics
 from sidecard.testing import FakeAgents, FakeTopic, FakeWebhooks, MemoryStore, caller, ended, started
-from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, send, settled, until
+from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, send, settled, ticks, until
 from tests.sidecard.tasks.test_outbox import DOWN, FAST, URL, begin, delivered, told, webhook
 from tests.sidecard.tasks.test_replicas import Cluster
 
@@ -212,7 +212,7 @@ async def test_a_crash_between_the_attempt_and_the_end_loses_no_cancel(state, do
 
 
 async def test_an_agent_that_does_not_answer_holds_an_end_up_for_a_moment_only(monkeypatch):
-    """All children are told side by side; what is not canceled by then is a delivery."""
+    """What is not canceled by then is a delivery."""
     monkeypatch.setattr(watch_module, "CANCEL_CHILD_SECONDS", 0.2)
 
     class Hangs(FakeAgents):
@@ -239,6 +239,27 @@ async def test_an_agent_that_does_not_answer_holds_an_end_up_for_a_moment_only(m
         agents.hangs = False
         await delivered(engine)
     assert sorted(agents.canceled) == [("maker", "t1"), ("tester", "t2")]
+
+
+async def test_all_children_are_told_side_by_side():
+    """Neither waits until the other is."""
+
+    class Both(FakeAgents):
+        asked = 0
+
+        async def cancel(self, agent, task_id, tenant):
+            self.asked += 1
+            await until(lambda: self.asked == 2)
+            await super().cancel(agent, task_id, tenant)
+
+    shop, store = Shop(), MemoryStore()
+    agents = Both({"maker": [ended("t1")], "tester": [ended("t2")]}, hold=asyncio.Event())
+    async with started(shop.agent, store, agents) as engine:
+        task_id = await send(engine, shop, "both")
+        async with engine.borrow(task_id) as live:
+            await until(lambda: len(live.folded.children) == 2)
+            await asyncio.wait_for(engine.cancel(live, caller(shop.agent)), 5)
+    assert not await orphans(store, task_id)
 
 
 async def test_two_agents_may_have_tasks_of_the_same_id():
@@ -314,6 +335,23 @@ async def test_a_call_that_is_under_way_is_canceled_once_it_is_taken(skill):
             await until(lambda: agents.canceled == [CHILD])
             if skill == "leave":
                 assert (await settled(engine, task_id)).status.state == S.TASK_STATE_COMPLETED
+
+
+async def test_the_end_of_a_task_waits_a_moment_for_a_dropped_call_to_be_taken():
+    """So that it is canceled by its id."""
+    shop, store, agents = Parents(), MemoryStore(), Late()
+    async with started(shop.agent, store, agents) as engine:
+        task_id = await send(engine, shop, "drop")
+        await until(lambda: agents.called)
+        shop.gate.set()
+        async with engine.borrow(task_id) as live:
+            await until(lambda: live.folded.question)
+            canceling = asyncio.create_task(engine.cancel(live, caller(shop.agent)))
+            await until(lambda: live.canceling)
+            await ticks(20)
+            agents.takes.set()
+            await asyncio.wait_for(canceling, 5)
+    assert (agents.canceled, agents.withdrawn) == ([CHILD], [])
 
 
 async def test_a_call_that_comes_to_nothing_is_waited_for_no_longer():
