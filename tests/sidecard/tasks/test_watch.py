@@ -241,6 +241,26 @@ async def test_an_agent_that_does_not_answer_holds_an_end_up_for_a_moment_only(m
     assert sorted(agents.canceled) == [("maker", "t1"), ("tester", "t2")]
 
 
+async def test_what_nobody_has_thought_of_delays_a_cancel_and_does_not_end_it(caplog):
+    """It is in the log, at the end of the task and at each delivery."""
+
+    class Odd(FakeAgents):
+        odd = 3
+
+        async def cancel(self, agent, task_id, tenant):
+            self.odd -= 1
+            if self.odd >= 0:
+                raise RuntimeError("odd")
+            await super().cancel(agent, task_id, tenant)
+
+    shop, agents = Parents(), Odd({"maker": [ended("t9")]}, hold=asyncio.Event())
+    async with started(shop.agent, MemoryStore(), agents, backoff=FAST) as engine:
+        await orphaned(engine, shop)
+        await delivered(engine)
+    assert agents.canceled == [CHILD]
+    assert caplog.text.count("RuntimeError: odd") == 3
+
+
 async def test_all_children_are_told_side_by_side():
     """Neither waits until the other is."""
 

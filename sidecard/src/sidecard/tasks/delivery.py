@@ -143,4 +143,7 @@ class Delivery:
             return Outcome(problem=str(error))
         except TimeoutError:
             return Outcome(problem=f"{orphan.agent} did not answer a cancel within {CANCEL_SECONDS:.0f} s")
+        except Exception:
+            log.exception("a cancel of %s's task %s failed", orphan.agent, orphan.task_id)
+            return Outcome(problem=f"{orphan.agent} could not be told; the agent's log has the details")
         return Outcome(delivered=True)
