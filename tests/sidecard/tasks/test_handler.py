@@ -71,10 +71,12 @@ class Shop:
     def __init__(self) -> None:
         self.agent = agent = Agent(name="shop", version="1", description="Sells.", publisher="Tests", asks=("approve",))
         self.gate = asyncio.Event()
+        self.looks = 0
 
         @agent.skill(scope="look", idempotent=True)
         async def look(order: Order, task: Task) -> Receipt:
             """Look."""
+            self.looks += 1
             return Receipt(said=f"a {order.what}")
 
         @agent.skill(scope="choose", idempotent=False)
@@ -576,11 +578,11 @@ async def withdraw(client, *args, **kwargs):
 
 
 @pytest.mark.parametrize("skill", ["look", "slow"])
-async def test_a_message_that_is_withdrawn_before_it_came_starts_nothing(desk, binding, skill):
+async def test_a_message_that_is_withdrawn_before_it_came_starts_nothing(desk, shop, binding, skill):
     """Its task is canceled from the beginning, and so it is when the message comes after all."""
     client = desk.client(binding, "ada")
     task = await withdraw(client, skill)
-    assert task.status.state == S.TASK_STATE_CANCELED
+    assert (task.status.state, shop.looks) == (S.TASK_STATE_CANCELED, 0)
     late = await send(client, skill)
     assert (late.id, late.status.state, len(late.artifacts)) == (task.id, S.TASK_STATE_CANCELED, 0)
     assert not desk.engine.journal.slot.todo.all

@@ -206,3 +206,20 @@ def test_what_became_of_a_call_is_unheard_until_its_task_or_its_end_is_known():
     folded.apply(Entry(folded.nonce, 1, 3, [["orphan", "0:3", "maker", ""]]))
     assert folded.orphans == {"0:3": Orphan("maker", "", (3, 0), b"3")}
     assert FoldedTask.restore(folded.snapshot()) == folded
+
+
+@pytest.mark.parametrize(
+    ("heard", "orphans"),
+    [
+        (["child", "0:0", "maker", "t9"], {"0:0": Orphan("maker", "t9", (1, 4))}),
+        (["done", "0:0", CALL, "", b"ended"], {}),
+        (["cancel", "o"], {"0:0": Orphan("maker", "", (1, 4), b"message")}),
+    ],
+)
+def test_what_is_heard_of_at_the_last_moment_is_canceled_by_its_id(heard, orphans):
+    """Between the attempt to withdraw it and the entry that says that this failed."""
+    folded = FoldedTask()
+    begun = ["begun", "0:0", CALL, "", ["maker", b"message"]]
+    began = [["new", META], ["status", 1, S.TASK_STATE_SUBMITTED, b"", "", 0], begun]
+    folded.apply(Entry(b"", 1, 1, [*began, heard, ["orphan", "0:0", "maker", ""]]))
+    assert folded.orphans == orphans

@@ -687,3 +687,28 @@ async def test_an_answer_of_which_nothing_was_heard_is_no_task_of_its_own(hasty)
         async with engine.borrow(task_id) as live:
             await asyncio.wait_for(engine.cancel(live, caller(shop.agent)), 5)
     assert (agents.canceled, agents.withdrawn) == ([CHILD], [])
+
+
+@pytest.mark.parametrize("down", [True, False])
+async def test_a_call_that_is_heard_of_while_it_is_withdrawn_is_canceled_all_the_same(down, hasty):
+    """By its message, or by its id when that failed."""
+
+    class Meets(Late):
+        async def withdraw(self, *call):
+            live.append(["child", key, *CHILD])
+            if down:
+                raise AgentUnavailable("maker is down")
+            await super().withdraw(*call)
+
+    shop, store, agents = Parents(), MemoryStore(), Meets()
+    agents.down = {"maker"} if down else set()
+    async with started(shop.agent, store, agents, backoff=FAST) as engine:
+        task_id, message_id = await calling(engine, shop, agents)
+        async with engine.borrow(task_id) as live:
+            (key,) = live.folded.unheard
+            await asyncio.wait_for(engine.cancel(live, caller(shop.agent)), 5)
+            assert live.folded.state == S.TASK_STATE_CANCELED
+        agents.down.clear()
+        await delivered(engine)
+    assert agents.canceled == [CHILD] * down
+    assert agents.withdrawn == [("maker", message_id)] * (not down)

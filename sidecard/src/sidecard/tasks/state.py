@@ -234,8 +234,7 @@ class FoldedTask:
                 self.children[key] = Child(agent, task_id)
                 self.unheard.pop(key, None)
             case ["orphan", key, agent, task_id]:
-                message = b"" if task_id else self.unheard[key][1]
-                self.orphans[key] = Orphan(agent, task_id, (self.n, number), message)
+                self._orphan(key, agent, task_id, (self.n, number))
             case ["lease", owner, how]:
                 if how in (DIED, HELD):
                     self.deaths = self.deaths_after_another()
@@ -272,6 +271,14 @@ class FoldedTask:
             self.unheard.pop(key, None)
         if self.question is not None and self.question.step == key:
             self.question = None
+
+    def _orphan(self, key: str, agent: str, task_id: str, place: Place) -> None:
+        """What was not heard of when its cancel failed may have been since, at the last moment."""
+        if not task_id and key in self.children:
+            task_id = self.children[key].task_id
+        message = b"" if task_id else self.unheard.get(key, ("", b""))[1]
+        if task_id or message:
+            self.orphans[key] = Orphan(agent, task_id, place, message)
 
     def _status(self, at_ms: int, state: int, message: bytes) -> None:
         self._past_status()

@@ -128,8 +128,8 @@ class Watches:
             async with asyncio.timeout(CANCEL_CHILD_SECONDS):
                 if child.task_id:
                     await self._delegator.cancel(agent, child.task_id, tenant)
-                else:
-                    await self._delegator.withdraw(agent, Message.FromString(live.folded.unheard[key][1]), tenant)
+                elif unheard := live.folded.unheard.get(key):  # else it has been heard of just now
+                    await self._delegator.withdraw(agent, Message.FromString(unheard[1]), tenant)
         except (AgentUnavailable, TimeoutError) as error:
             why = str(error) or f"no answer for {CANCEL_CHILD_SECONDS:.0f} s"
             log.warning("%s may still run and will be canceled later: %s", what, why)
