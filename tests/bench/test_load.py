@@ -34,6 +34,22 @@ async def server(listen):
     return seen
 
 
+@pytest.fixture
+async def sidecar():
+    """The port of a sidecar that can't reach the app."""
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"errorCode": "ERR_DIRECT_INVOKE"}'
+        writer.write(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
 async def test_each_message_has_an_id_of_its_own(server):
     """Or deduplication would be measured."""
     seen = await run(Order(port=server["port"], callers=4, count=40, warm_up=3))
@@ -47,6 +63,12 @@ async def test_callers_work_at_once(server):
     """Each has a connection of its own, and one request at a time."""
     await run(Order(port=server["port"], callers=4, count=200, warm_up=0))
     assert 1 < server["most"] <= 4
+
+
+async def test_an_answer_of_daprd_itself_is_complete_too(sidecar):
+    """It writes the names of its headers in capitals; waiting for more would be waiting for ever."""
+    with pytest.raises(Wrong, match="ERR_DIRECT_INVOKE"):
+        await asyncio.wait_for(run(Order(port=sidecar)), 10)
 
 
 async def test_events_of_a_stream_are_counted(server):
