@@ -1,0 +1,51 @@
+"""An agent's engine in this process, without its bindings."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from sidecard.agent import Agent
+from sidecard.push import Webhooks
+from sidecard.tasks.cursor import Backoff
+from sidecard.tasks.engine import Engine
+from sidecard.tasks.runner import RUNS
+from sidecard.tasks.turns import Limits
+from sidecard.tasks.watch import Delegator
+from sidecard.testing.fake_agents import FakeAgents
+from sidecard.testing.fake_receivers import FakeTopic
+from sidecard.testing.memory_store import MemoryStore
+
+KEY = b"only for tests"
+
+
+@contextlib.asynccontextmanager
+async def started(
+    agent: Agent,
+    store: MemoryStore,
+    agents: Delegator | None = None,
+    *,
+    webhooks: Webhooks | None = None,
+    topic: FakeTopic | None = None,
+    backoff: Backoff | None = None,
+    runs: Limits = RUNS,
+) -> AsyncIterator[Engine]:
+    """An engine of this agent on a store; leaving the block is like stopping the process.
+
+    `agents` are the others: FakeAgents, or whatever follows and cancels as they do.
+    `runs` says how many skills may run at once.
+    """
+    engine = Engine(
+        agent,
+        store,
+        task_id_key=KEY,
+        delegator=agents or FakeAgents(),
+        scopes_of=lambda _: agent.scopes,
+        sender=webhooks,
+        topic=topic,
+        backoff=backoff,
+        runs=runs,
+    )
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()

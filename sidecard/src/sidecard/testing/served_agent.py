@@ -1,0 +1,173 @@
+"""An agent in this process over all its bindings."""
+
+import contextlib
+import hashlib
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import grpc.aio
+import httpx
+from a2a.client import Client, ClientCallContext, ClientConfig, ClientFactory
+from a2a.client.interceptors import AfterArgs, BeforeArgs, ClientCallInterceptor
+from a2a.types import AgentCard, SendMessageRequest
+from a2a.types import Task as A2ATask
+from fastapi import FastAPI
+
+from sidecard.agent import Agent
+from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, describe, for_caller
+from sidecard.app import serve_on
+from sidecard.callers import KEY_HEADER, Callers, CallersFile
+from sidecard.card import SignedCard
+from sidecard.extension import Sent
+from sidecard.grpc_server import grpc_server
+from sidecard.push import Webhooks
+from sidecard.settings import Settings
+from sidecard.tasks.engine import Engine, system_clock
+from sidecard.tasks.handler import DurableRequestHandler
+from sidecard.telemetry import Telemetry
+from sidecard.testing.engine import KEY
+from sidecard.testing.fake_agents import FakeAgents
+from sidecard.testing.memory_store import MemoryStore
+from sidecard.testing.messages import message
+
+APP_TOKEN = "the app's token in tests"  # noqa: S105 -- no secret
+
+Binding = Literal["JSONRPC", "HTTP+JSON", "GRPC"]
+
+
+@dataclass
+class Served:
+    """An agent over all its bindings: `app` for HTTP, a real server at `grpc_target`, its `engine` to look behind.
+
+    `signed` is the card that it shows at the well-known path; none, until a test sets one.
+    """
+
+    agent: Agent
+    engine: Engine
+    app: FastAPI
+    card: AgentCard
+    grpc_target: str
+    stack: contextlib.AsyncExitStack
+    signed: SignedCard | None = None
+
+    def http(self, caller: str = "", **headers: str) -> httpx.AsyncClient:
+        """An httpx client whose requests this caller makes, with its key; nobody, when it is "". Streams come whole."""
+        sent = {"A2A-Version": PROTOCOL_VERSION} | ({KEY_HEADER: key_of(caller)} if caller else {}) | headers
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        return httpx.AsyncClient(
+            transport=transport, base_url=self.card.supported_interfaces[0].url.removesuffix(JSONRPC_PATH), headers=sent
+        )
+
+    async def send(
+        self,
+        by: str,
+        text: str = "",
+        *,
+        skill: str = "",
+        data: object = None,
+        task: A2ATask | None = None,
+        again: str = "",
+    ) -> A2ATask:
+        """Send a message as this caller, and return its task at rest; with `task`, as an answer to that one.
+
+        `data` is a model, a dict or a File. `again` is a messageId, for a message that is sent more than once. Raises
+        the SDK's A2AError when it is refused.
+        """
+        sent = message(text, again or secrets.token_hex(8), data=data, task_id=task.id if task else "")
+        request = SendMessageRequest(message=Sent(skill=skill).attach(sent))
+        return [event.task async for event in self.client("JSONRPC", by).send_message(request)][-1]
+
+    def client(self, binding: Binding, caller: str, *, streaming: bool = False) -> Client:
+        """The A2A SDK's client for one binding; its `send_message` streams when told to."""
+        card = AgentCard()
+        card.CopyFrom(self.card)
+        del card.supported_interfaces[:]
+        card.supported_interfaces.extend(i for i in self.card.supported_interfaces if i.protocol_binding == binding)
+        config = ClientConfig(
+            httpx_client=self.http(),
+            grpc_channel_factory=grpc.aio.insecure_channel,
+            supported_protocol_bindings=[binding],
+            streaming=streaming,
+        )
+        client = ClientFactory(config).create(card, [_WithKey(caller)])
+        self.stack.push_async_callback(client.close)
+        return client
+
+
+class _WithKey(ClientCallInterceptor):
+    """Sends a caller's key with every call, whatever the binding."""
+
+    def __init__(self, caller: str) -> None:
+        self._caller = caller
+
+    async def before(self, args: BeforeArgs) -> None:
+        context = args.context = args.context or ClientCallContext()
+        context.service_parameters = {**(context.service_parameters or {}), KEY_HEADER: key_of(self._caller)}
+
+    async def after(self, args: AfterArgs) -> None:
+        pass
+
+
+def key_of(caller: str) -> str:
+    """The API key of a caller of a served agent."""
+    return f"{caller}'s key"
+
+
+@contextlib.asynccontextmanager
+async def served(
+    agent: Agent,
+    store: MemoryStore,
+    callers: Mapping[str, Mapping[str, object]],
+    agents: FakeAgents | None = None,
+    *,
+    webhooks: Webhooks | None = None,
+    max_body_bytes: int = 4_194_304,
+    clock: Callable[[], int] = system_clock,
+) -> AsyncIterator[Served]:
+    """Serve an agent in this process. `callers` is what agents/callers.yaml has under that name.
+
+    Leaving the block is like stopping the process; serving again on the same store is a restart. `clock` gives the
+    tasks' time, UTC in milliseconds.
+
+    Callers with `api_key` hold `key_of(name)`; what comes with APP_TOKEN comes through the own sidecar.
+    """
+    file = CallersFile.model_validate({"callers": callers})
+    keys = {hashlib.sha256(key_of(name).encode()).hexdigest(): name for name in callers}
+    known = Callers(agent.name, file, app_token=APP_TOKEN, api_keys=keys)
+    settings = Settings(app_id=agent.name, grpc_port=_free_port(), max_body_bytes=max_body_bytes)
+    card = describe(agent, settings)
+    async with contextlib.AsyncExitStack() as stack:
+        engine = Engine(
+            agent,
+            store,
+            task_id_key=KEY,
+            delegator=agents or FakeAgents(),
+            scopes_of=known.scopes_of,
+            clock=clock,
+            sender=webhooks,
+        )
+        await engine.start()
+        stack.push_async_callback(engine.stop)
+        handler = DurableRequestHandler(
+            lambda: engine,
+            scopes_of=known.scopes_of,
+            extended_card=lambda caller: for_caller(card, agent, caller.scopes),
+            webhooks=webhooks,
+        )
+        app = FastAPI(openapi_url=None)
+        agent_served = Served(agent, engine, app, card, settings.grpc_target or "", stack)
+        serve_on(app, handler, known.identify, lambda: agent_served.signed, max_body_bytes)
+        server = grpc_server(handler, settings, Telemetry(), known.identify)
+        await server.start()
+        stack.push_async_callback(server.stop, 0)
+        yield agent_served
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
