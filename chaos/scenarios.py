@@ -21,7 +21,7 @@ from chaos.run import PATIENCE_SECONDS, SKILLS, judge_webhooks, wish_of
 from chaos.shoppers import Shoppers, Wish, first_message
 from chaos.trap import MOMENTS
 from sidecard.tasks.replicas import FREE
-from sidecard.tasks.slots import beat_key
+from sidecard.tasks.slot_entry import beat_key
 from sidecard.tasks.store import DaprStateStore
 
 POINT_SKILLS = (*SKILLS, "cancel", "told")

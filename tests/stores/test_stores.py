@@ -99,7 +99,7 @@ async def test_every_kind_of_task_ends_on_it(start):
     engine = await start(shop)
     await answer(engine, shop, asking, "red")
     assert said(await settled(engine, asking)) == "r by ada"
-    assert (await engine.journal.slot.list_of(("", "ada"))).counts[3] >= 300
+    assert (await engine.journal.slot.lists.of(("", "ada"))).counts[3] >= 300
     assert (await Slot.load(engine.store, engine.journal.slot.number)).todo.all == set()
 
 

@@ -465,7 +465,7 @@ async def test_a_lost_answer_of_the_store_is_no_lost_write():
         store.lose_answers = 1
         task = await settled(engine, await send(engine, shop, "look"))
         assert task.status.state == S.TASK_STATE_COMPLETED
-        assert (await engine.journal.slot.list_of(("", "ada"))).size == 1
+        assert (await engine.journal.slot.lists.of(("", "ada"))).size == 1
 
 
 async def test_followers_get_the_task_and_then_every_event_in_order():

@@ -194,7 +194,7 @@ class Job:
         slot = await Slot.load(store, 0)
         assert not slot.todo.all, "an ended task is still listed"
         assert not slot.outbox.all, "everything is told"
-        listing = await slot.list_of(("", "ada"))
+        listing = await slot.lists.of(("", "ada"))
         lines = [line async for _, line in listing.newest_first(store)]
         assert +listing.counts == Counter({folded.state: 1})
         assert len(lines) <= listing.size <= len(lines) + (0 if self.atomic else 4)

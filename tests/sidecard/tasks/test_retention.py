@@ -390,7 +390,7 @@ async def _expire_with(at: int, fault: str, *, atomic: bool) -> int:
         assert await listed(last) == ([waiting], 1)
         assert await listed(last, status=S.TASK_STATE_COMPLETED) == ([], 0)
         slot = await Slot.load(house.store, last.journal.slot.number)
-        assert +(await slot.list_of(("", "ada"))).counts == {S.TASK_STATE_INPUT_REQUIRED: 1}
+        assert +(await slot.lists.of(("", "ada"))).counts == {S.TASK_STATE_INPUT_REQUIRED: 1}
         house.clock.days(1.1)
         await sweep(last)
         assert house.stored() == house.stored(waiting)

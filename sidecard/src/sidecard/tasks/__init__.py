@@ -3,7 +3,9 @@
 entry      one log entry, as bytes            state     what a log folds to
 next_entry what goes into a log next          states    which state may follow which
 store      the state store behind Dapr        journal   group commit: many tasks' entries, one write
-slots      a replica's place in the store     index     its pages: what is listed, what must run
+slots      a replica's place in the store     slot_entry one entry of its log, as bytes
+todo       its to-do list, in pages           announced what its last entry said, true or not
+lists      all owners' lists in it            index     one owner's list, in pages
 replicas   who else is there, who is gone     adoption  taking over the tasks of the dead
 loading    a task read back from its log      tail      reading on what other replicas write
 pending    what a task has yet to store       live      one task in memory

@@ -11,9 +11,10 @@ from functools import partial
 from typing import TypeVar
 
 from sidecard.errors import StoreUnavailable, TaskConflict
-from sidecard.tasks.index import Line
+from sidecard.tasks.index import Line, Owner
 from sidecard.tasks.mail import mark
-from sidecard.tasks.slots import Owner, Slot, Staged, Sweep, slot_key
+from sidecard.tasks.slot_entry import slot_key
+from sidecard.tasks.slots import Slot, Staged, Sweep
 from sidecard.tasks.store import StateStore
 
 log = logging.getLogger("sidecard.tasks")

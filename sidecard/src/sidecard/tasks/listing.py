@@ -62,7 +62,7 @@ class MergedList:
     @classmethod
     async def open(cls, engine: Engine, tenant: str, owner: str) -> "MergedList":
         """The list as it is now. Raises StoreUnavailable."""
-        return cls(engine, {slot.number: await slot.list_of((tenant, owner)) for slot in await engine.slots()})
+        return cls(engine, {slot.number: await slot.lists.of((tenant, owner)) for slot in await engine.slots()})
 
     def count(self, state: int) -> int:
         """How many tasks are in a state; 0 for any."""

@@ -18,7 +18,8 @@ import msgpack
 
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks.journal import patiently
-from sidecard.tasks.slots import SEALED, Slot, beat_key, slot_key
+from sidecard.tasks.slot_entry import beat_key, slot_key
+from sidecard.tasks.slots import SEALED, Slot
 from sidecard.tasks.store import StateStore
 
 log = logging.getLogger("sidecard.tasks")

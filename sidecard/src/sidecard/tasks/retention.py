@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from sidecard.errors import LogBroken, StoreUnavailable, TaskConflict
 from sidecard.tasks.cursor import child_key, cursor_key, topic_key
 from sidecard.tasks.entry import Entry, log_key
-from sidecard.tasks.index import Line, OwnerList, Trim
+from sidecard.tasks.index import Line, Owner, OwnerList, Trim
 from sidecard.tasks.journal import Journal
 from sidecard.tasks.loading import catch_up
-from sidecard.tasks.slots import SEALED, Owner, Slot, Sweep
+from sidecard.tasks.slots import SEALED, Slot, Sweep
 from sidecard.tasks.state import FoldedTask
 from sidecard.tasks.states import TERMINAL
 from sidecard.tasks.store import StateStore
@@ -118,7 +118,7 @@ class Retention:
         Raises StoreUnavailable, LogBroken.
         """
         now, slot = self._clock(), self._journal.slot
-        owner = min(slot.owners(), key=lambda owner: self._due.get(owner, 0), default=None)
+        owner = min(slot.lists.owners(), key=lambda owner: self._due.get(owner, 0), default=None)
         if owner is None or self._due.get(owner, 0) > now:
             return False
         self._due[owner] = now + LOOK_AGAIN_MS  # should this fail, others have their turn
@@ -148,10 +148,10 @@ class Retention:
     async def _visit(self, slot: Slot, owner: Owner, now: int) -> int:
         """Go on with one owner's list; returns when to come again."""
         old = now - self._keep.task_ms
-        unpaged = slot.oldest_unpaged(owner)
+        unpaged = slot.lists.oldest_unpaged(owner)
         if unpaged is not None and unpaged <= old:
             await self._journal.sweep(Sweep(checkpoint=True))
-        listing = await slot.paged(owner)
+        listing = await slot.lists.paged(owner)
         looks = bool(listing.kept) and self._look_again.get(owner, 0) <= now
         kept = listing.kept if looks else []
         erased, next_erased = await self._erase(listing, kept, now)

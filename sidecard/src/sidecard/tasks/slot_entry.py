@@ -1,0 +1,104 @@
+"""One entry of a slot's log, and the head that a checkpoint leaves: what they say, and their bytes.
+
+slot:{k}:{n}  [FORMAT, nonce, holder or None, [[tenant, owner, lines] …], [ids on, ids off to-do list],
+              the same for the outbox, {key: tombstone}]
+slot:{k}      [FORMAT, n, holder, to-do pages, outbox pages, before, claims, owners pages]: see SlotHead
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from sidecard.errors import LogBroken
+from sidecard.tasks.index import Line, Owner
+
+FORMAT = 1
+"""Version of the bytes. A reader refuses what it doesn't know rather than guess."""
+
+
+def slot_key(number: int, n: int | None = None) -> str:
+    """Key of a slot's head, or of its entry n."""
+    return f"slot:{number}" if n is None else f"slot:{number}:{n}"
+
+
+def beat_key(number: int) -> str:
+    """Key of the sign of life of a slot's holder."""
+    return f"beat:{number}"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotEntry:
+    """What a batch adds to its slot: lines of lists, and names on (True) or off (False) the to-do list and the outbox.
+
+    With a `holder` the slot is held by that one from then on. `tombstones` are stored under their keys, too.
+    """
+
+    holder: str | None = None
+    lines: Mapping[Owner, list[Line]] = field(default_factory=dict)
+    todo: Mapping[str, bool] = field(default_factory=dict)
+    outbox: Mapping[str, bool] = field(default_factory=dict)
+    tombstones: Mapping[str, bytes] = field(default_factory=dict)
+
+    def pack(self) -> bytes:
+        """The entry's bytes, with a nonce that tells this writer's from anybody else's: a retry sends the very same."""
+        lists = [[*owner, [line.pack() for line in more]] for owner, more in self.lines.items()]
+        todo, outbox = _ids(self.todo), _ids(self.outbox)
+        packed: bytes = msgpack.packb(
+            [FORMAT, secrets.token_bytes(8), self.holder, lists, todo, outbox, self.tombstones]
+        )
+        return packed
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "SlotEntry":
+        """Raises LogBroken on an unknown format."""
+        _, _, holder, lists, todo, outbox, tombstones = _unpack(data)
+        lines = {(tenant, owner): [Line(*line) for line in lines] for tenant, owner, lines in lists}
+        return cls(holder, lines, _changes(todo), _changes(outbox), tombstones)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotHead:
+    """A slot as its last checkpoint left it: all up to entry `n` is in pages, of which there are so many.
+
+    All up to entry `before` is deleted but the `claims`, with which holders came: entries with their times, UTC in
+    milliseconds.
+    """
+
+    n: int = 0
+    holder: str = ""
+    todo: int = 0
+    outbox: int = 0
+    before: int = 0
+    claims: list[tuple[int, int]] = field(default_factory=list)
+    owners: int = 0
+
+    def pack(self) -> bytes:
+        """As it is stored."""
+        packed: bytes = msgpack.packb(
+            [FORMAT, self.n, self.holder, self.todo, self.outbox, self.before, self.claims, self.owners]
+        )
+        return packed
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "SlotHead":
+        """Raises LogBroken on an unknown format."""
+        _, n, holder, todo, outbox, before, claims, owners = _unpack(data)
+        return cls(n, holder, todo, outbox, before, [(n, at) for n, at in claims], owners)
+
+
+def _ids(changes: Mapping[str, bool]) -> list[list[str]]:
+    return [[t for t, on in changes.items() if on], [t for t, on in changes.items() if not on]]
+
+
+def _changes(ids: list[list[str]]) -> dict[str, bool]:
+    return dict.fromkeys(ids[0], True) | dict.fromkeys(ids[1], False)
+
+
+def _unpack(data: bytes) -> list[Any]:
+    unpacked: list[Any] = msgpack.unpackb(data)
+    if unpacked[0] != FORMAT:
+        raise LogBroken(f"a slot has format {unpacked[0]}, this version reads {FORMAT}: upgrade this replica")
+    return unpacked
