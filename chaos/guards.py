@@ -10,8 +10,11 @@ from functools import partial
 from typing import Any
 
 from sidecard.errors import StoreUnavailable, TaskConflict
+from sidecard.tasks.batch import Append
+from sidecard.tasks.commits import Commits
 from sidecard.tasks.engine import Engine
-from sidecard.tasks.journal import Append, Journal, patiently
+from sidecard.tasks.journal import Journal
+from sidecard.tasks.patience import patiently
 from sidecard.tasks.replicas import Replicas
 from sidecard.tasks.slots import Slot, Staged
 from sidecard.tasks.store import DaprStateStore
@@ -41,7 +44,7 @@ def no_fencing() -> None:
     """Fencing is off: a replica whose slot was taken over writes on there, and does not notice."""
 
     async def create(
-        self: Journal,
+        self: Commits,
         staged: Staged,
         creates: list[tuple[str, bytes]],
         upserts: Mapping[str, bytes],
@@ -57,7 +60,7 @@ def no_fencing() -> None:
     async def is_taken(self: Replicas, slot: Slot) -> bool:
         return False
 
-    _put(Journal, "_create", create)
+    _put(Commits, "_create", create)
     _put(Replicas, "_is_taken", is_taken)
 
 

@@ -6,9 +6,10 @@ import pytest
 
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks import journal as journal_module
+from sidecard.tasks.batch import Append
 from sidecard.tasks.entry import log_key
 from sidecard.tasks.index import Line
-from sidecard.tasks.journal import Append, Journal
+from sidecard.tasks.journal import Journal
 from sidecard.tasks.slots import Slot
 from sidecard.testing import MemoryStore
 from tests.sidecard.tasks.shop import ticks, until
@@ -138,7 +139,7 @@ async def test_what_waits_for_the_store_is_bounded_in_age_and_bytes(store, journ
         journal.admit()
     store.open.set()
     await asyncio.gather(*waiting)
-    await until(lambda: not journal._in_flight)
+    await until(lambda: not journal._in_flight.appends)
     journal.admit()
     monkeypatch.setattr(journal_module, "MAX_WAITING_SECONDS", 60.0)
     store.open.clear()

@@ -10,12 +10,14 @@ from a2a.types import Artifact, Part, TaskPushNotificationConfig, TaskState
 from sidecard.egress import Destinations
 from sidecard.push import Outcome, Webhooks
 from sidecard.tasks import outbox as outbox_module
+from sidecard.tasks.batch import Append
 from sidecard.tasks.cursor import Backoff, Cursor, cursor_key
 from sidecard.tasks.delivery import AT_ONCE
-from sidecard.tasks.journal import Append, Journal, Told
+from sidecard.tasks.journal import Journal
 from sidecard.tasks.mail import is_mark
 from sidecard.tasks.slots import Slot
 from sidecard.tasks.state import Webhook
+from sidecard.tasks.told import Told
 from sidecard.testing import FakeWebhooks, MemoryStore, caller, message, started
 from tests.sidecard.receiver import BUSY, receiving
 from tests.sidecard.tasks.shop import Shop, answer, idle, send, settled, until

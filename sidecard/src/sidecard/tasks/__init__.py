@@ -2,7 +2,11 @@
 
 entry      one log entry, as bytes            state     what a log folds to
 next_entry what goes into a log next          states    which state may follow which
-store      the state store behind Dapr        journal   group commit: many tasks' entries, one write
+store      the state store behind Dapr        patience   asking it until it answers
+journal    group commit: many tasks' entries, one write
+batch      what is written at once            commits    how that becomes true
+transactions, announcements                   … all at once; key by key, as Redis decides
+told       how far receivers are told, and what is due
 slots      a replica's place in the store     slot_entry one entry of its log, as bytes
 todo       its to-do list, in pages           announced what its last entry said, true or not
 lists      all owners' lists in it            index     one owner's list, in pages

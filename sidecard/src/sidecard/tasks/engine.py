@@ -19,11 +19,12 @@ from sidecard.tasks.dead import DeadLetters
 from sidecard.tasks.delivery import Delivery, Publisher, Sender
 from sidecard.tasks.entry import Record, log_key
 from sidecard.tasks.identity import DifferentMessage, TaskIds, check_digest, check_same, digest_of
-from sidecard.tasks.journal import Journal, Told, patiently
+from sidecard.tasks.journal import Journal
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.lives import Lives
 from sidecard.tasks.mail import mark, task_of
 from sidecard.tasks.outbox import Outbox
+from sidecard.tasks.patience import patiently
 from sidecard.tasks.replicas import Replicas
 from sidecard.tasks.retention import Keep, Retention
 from sidecard.tasks.runner import RUNS, Runner
@@ -32,6 +33,7 @@ from sidecard.tasks.state import HELD
 from sidecard.tasks.states import state_name
 from sidecard.tasks.store import StateStore, prove
 from sidecard.tasks.tail import Tail
+from sidecard.tasks.told import Told
 from sidecard.tasks.tombstone import TaskExpired, Tombstone
 from sidecard.tasks.turns import Limits
 from sidecard.tasks.watch import Delegator, Watches

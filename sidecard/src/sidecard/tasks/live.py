@@ -13,9 +13,10 @@ from sidecard.errors import LogBroken, SidecardError, StoreUnavailable, TaskConf
 from sidecard.tasks.entry import Entry, Record, log_key
 from sidecard.tasks.events import Event, event_of, events_since, task_of
 from sidecard.tasks.follower import Followers
-from sidecard.tasks.journal import Journal, patiently
+from sidecard.tasks.journal import Journal
 from sidecard.tasks.loading import catch_up
 from sidecard.tasks.next_entry import NextEntry, has_lease
+from sidecard.tasks.patience import patiently
 from sidecard.tasks.pending import Pending, size_of
 from sidecard.tasks.state import ENDS, FoldedTask, Place, Question, Step
 from sidecard.tasks.states import INTERRUPTED, TERMINAL, check_move

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
+from sidecard.tasks.batch import Append
 from sidecard.tasks.entry import Entry, Record, head_key, log_key
 from sidecard.tasks.index import Line
-from sidecard.tasks.journal import Append
 from sidecard.tasks.state import TAKEN, FoldedTask
 
 SNAPSHOT_EVERY = 256

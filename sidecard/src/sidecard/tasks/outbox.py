@@ -14,10 +14,12 @@ from sidecard.errors import LogBroken
 from sidecard.tasks.cursor import Cursor, topic_key
 from sidecard.tasks.delivery import Delivery
 from sidecard.tasks.entry import Entry, Record, log_key
-from sidecard.tasks.journal import Journal, Told, patiently
+from sidecard.tasks.journal import Journal
 from sidecard.tasks.lives import Lives
 from sidecard.tasks.mail import Hook, Mail, is_mark, task_of
+from sidecard.tasks.patience import patiently
 from sidecard.tasks.state import EVENTS, FoldedTask
+from sidecard.tasks.told import Told
 
 log = logging.getLogger("sidecard.tasks")
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgpack
 
 from sidecard.errors import StoreUnavailable, TaskConflict
-from sidecard.tasks.journal import patiently
+from sidecard.tasks.patience import patiently
 from sidecard.tasks.slot_entry import beat_key, slot_key
 from sidecard.tasks.slots import SEALED, Slot
 from sidecard.tasks.store import StateStore
