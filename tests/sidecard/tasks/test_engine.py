@@ -671,7 +671,7 @@ async def test_a_follower_that_does_not_read_is_cut_and_others_are_not(monkeypat
                 await live.stored()
                 while number % 10 == 0 and live._followers and number < 199:
                     got = await asyncio.wait_for(anext(fast), 1)
-                    if got.status.timestamp.ToMilliseconds() == live._last_status:
+                    if got.status.timestamp.ToMilliseconds() == live._prospect.last_status:
                         break
             shop.gate.set()
             await live.settled()

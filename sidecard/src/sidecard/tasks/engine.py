@@ -299,7 +299,7 @@ class Engine:
             *([live.status(TaskState.TASK_STATE_CANCELED)] if withdrawn else []),
         )
         if skill.idempotent and not withdrawn:
-            live.hold(FIRST_ENTRY_SECONDS)
+            live.writer.hold(FIRST_ENTRY_SECONDS)
             self._run(live, message)
         return live
 
@@ -418,7 +418,7 @@ class Engine:
             async with self.borrow(task_id) as live:
                 if live is None:
                     return
-                live.pause()
+                live.writer.pause()
                 await self._tail.read([live])
                 self._move_on(live)
 

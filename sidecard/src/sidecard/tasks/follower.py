@@ -3,12 +3,17 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
-from a2a.types import Task as A2ATask
-from a2a.types import TaskArtifactUpdateEvent, TaskStatusUpdateEvent
+from a2a.types import TaskStatusUpdateEvent
 
-Event = A2ATask | TaskStatusUpdateEvent | TaskArtifactUpdateEvent
+from sidecard.tasks.entry import Record
+from sidecard.tasks.events import Event, event_of, events_since, task_of
+from sidecard.tasks.pending import size_of
+from sidecard.tasks.state import FoldedTask, Place
+from sidecard.tasks.states import INTERRUPTED
+from sidecard.tasks.store import StateStore
+
 MOST_EVENTS = 20_000
 MOST_BYTES = 16_000_000
 """What may wait for a slow reader before it is cut. Events are shared by all followers of a task."""
@@ -54,14 +59,37 @@ class Follower:
 class Followers:
     """All who read one task's events."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: StateStore, folded: FoldedTask, meta: Mapping[str, str]) -> None:
+        self._store = store
+        self._folded = folded
+        self._meta = meta
         self._all: set[Follower] = set()
+        self._over = False
 
     def __len__(self) -> int:
         return len(self._all)
 
+    async def follow(self, after: Place | None, left: Callable[[], None], *, beyond: bool) -> AsyncIterator[Event]:
+        """See live.Live.follow; `left` is told when a reader goes."""
+        try:
+            with self._joined() as follower:
+                waits = self._folded.state in INTERRUPTED and not beyond
+                if waits or self._folded.ended or self._over:
+                    follower.cut()
+                if after is None:
+                    yield task_of(self._folded)
+                else:
+                    async for past in events_since(self._store, self._meta, after, self._folded.n):
+                        yield past
+                async for event in follower.events():
+                    yield event
+                    if isinstance(event, TaskStatusUpdateEvent) and event.status.state in INTERRUPTED:
+                        return
+        finally:
+            left()
+
     @contextlib.contextmanager
-    def joined(self) -> Iterator[Follower]:
+    def _joined(self) -> Iterator[Follower]:
         """One more, who is told what happens from now on."""
         follower = Follower()
         self._all.add(follower)
@@ -70,11 +98,14 @@ class Followers:
         finally:
             self._all.discard(follower)
 
-    def tell(self, event: Event, size: int) -> None:
-        """Tell a stored event of about `size` bytes."""
-        self._all -= {follower for follower in self._all if not follower.tell(event, size)}
+    def tell(self, record: Record, place: Place) -> None:
+        """Tell the event, if it is one, that a stored record at this place of the log is."""
+        if event := event_of(record, self._meta, place):
+            size = size_of(record)
+            self._all -= {follower for follower in self._all if not follower.tell(event, size)}
 
     def cut(self) -> None:
-        """Nothing more happens here."""
+        """Nothing more happens here, now or later."""
+        self._over = True
         for follower in self._all:
             follower.cut()

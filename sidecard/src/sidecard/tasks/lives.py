@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol
 
 from sidecard.errors import StoreUnavailable, TaskConflict
-from sidecard.tasks.entry import Record
+from sidecard.tasks.entry import Record, log_key
 from sidecard.tasks.journal import Journal
 from sidecard.tasks.live import Live
 from sidecard.tasks.loading import load
@@ -90,7 +90,7 @@ class Lives:
                 if self._is_current(live):
                     break
                 with self.using(live):
-                    await live.refresh()
+                    await self._refresh(live)
                 if live.lost is None:
                     break
             else:  # it is being created, or was created before and will turn out to be that
@@ -105,6 +105,20 @@ class Lives:
         A replica that was frozen may no longer own what it thinks it does, and would show callers the past.
         """
         return not self._journal.store.shared or (live.owned and self._others.steady())
+
+    async def _refresh(self, live: Live) -> None:
+        """Let a task take in all that others have written meanwhile. Raises StoreUnavailable."""
+        while live.lost is None:
+            if live.writing:  # when that is stored nobody else has written before it
+                with contextlib.suppress(TaskConflict):
+                    await live.commit()
+                return
+            key = log_key(live.task_id, live.folded.n + 1)
+            data = (await self._journal.store.read([key])).get(key)
+            if data is None:
+                return
+            if key == log_key(live.task_id, live.folded.n + 1) and not live.writing:
+                live.hear(data)
 
     async def close(self) -> None:
         """Forget all tasks."""

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 
-from sidecard.errors import SidecardError
+from sidecard.errors import SidecardError, StoreUnavailable
 from sidecard.tasks.entry import Record
 
 ENTRY_RECORDS = 1_000
@@ -93,6 +93,16 @@ class Pending:
         self._waiters.clear()
         self._appends.clear()
         self._bytes = 0
+
+
+def outcome_unknown(waiter: asyncio.Future[None]) -> None:
+    """Let somebody go on who has waited too long."""
+    if not waiter.done():
+        waiter.set_exception(
+            StoreUnavailable(
+                "the state store does not answer, so whether this was stored is not known; send the same message again"
+            )
+        )
 
 
 def size_of(record: Record) -> int:

@@ -154,7 +154,7 @@ class _Replayed(Live):
         begun = replace(folded, emitted={})
         journal = Journal(ReadOnly(store))
         super().__init__(journal, _NOBODY, begun, folded.meta, replica="replay", clock=lambda: folded.at)
-        self.state, self.question = TaskState.TASK_STATE_SUBMITTED, None
+        self._prospect.state, self._prospect.question = TaskState.TASK_STATE_SUBMITTED, None
         self.recorded = {_output(record): (place, record) for place, record in _events(entries) if record[-2]}
         self.made: dict[Output, Record] = {}
         self.end: Record | None = None
@@ -166,7 +166,7 @@ class _Replayed(Live):
             if record[0] in EVENTS and record[-2]:
                 self.made[_output(record)] = record
             elif record[0] == "status":
-                self.state = record[2]
+                self._prospect.state = record[2]
                 self.end = record if self.ended else None
             else:
                 raise WriteRefused(f"a replay records nothing, and was to record {record[:3]}")

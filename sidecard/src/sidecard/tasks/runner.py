@@ -49,8 +49,8 @@ class Runner:
     def start(self, live: Live, first: Message | None = None) -> "asyncio.Task[None]":
         """Let the skill of a task run; `first` is the message of a task that isn't stored yet."""
         live.stalled = None
-        live.run = Run(live, self._watches)
-        return live.run.start(self._in_turn(live, live.run, first))
+        run = live.run = Run(live, self._watches)
+        return run.start(self._in_turn(live, run, first))
 
     async def end(self, live: Live, state: int, reason: str) -> None:
         """End a task that has not ended, once everything delegated from it is told, or found to be told later."""
@@ -96,7 +96,7 @@ class Runner:
                 details = f"the agent's log has the details of task {live.task_id}"
                 await self._fail(live, f"{name} failed unexpectedly; {details}", "unexpected")
             finally:
-                live.release()
+                live.writer.release()
 
     async def _fail(self, live: Live, reason: str, kind: str) -> None:
         if live.lost is None and not live.ended:
