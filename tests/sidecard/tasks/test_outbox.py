@@ -10,14 +10,10 @@ from a2a.types import Artifact, Part, TaskPushNotificationConfig, TaskState
 from sidecard.egress import Destinations
 from sidecard.push import Outcome, Webhooks
 from sidecard.tasks import outbox as outbox_module
-from sidecard.tasks.batch import Append
 from sidecard.tasks.cursor import Backoff, Cursor, cursor_key
 from sidecard.tasks.delivery import AT_ONCE
-from sidecard.tasks.journal import Journal
 from sidecard.tasks.mail import is_mark
-from sidecard.tasks.slots import Slot
 from sidecard.tasks.state import Webhook
-from sidecard.tasks.told import Told
 from sidecard.testing import FakeWebhooks, MemoryStore, caller, message, started
 from tests.sidecard.receiver import BUSY, receiving
 from tests.sidecard.tasks.shop import Shop, answer, idle, send, settled, until
@@ -196,45 +192,6 @@ async def test_a_stop_stores_how_far_each_webhook_is():
     async with started(shop.agent, store, webhooks=second) as engine:
         await delivered(engine)
     assert told(first) + told(second) == ["SUBMITTED", "WORKING", "+", "COMPLETED"]
-
-
-async def test_a_task_leaves_the_outbox_only_with_what_is_being_written_told():
-    """An entry on its way, which the outbox can't know of yet, keeps it there."""
-    store = MemoryStore()
-    journal = Journal(store)
-    journal.start(await Slot.load(store, 0))
-    entries = [Append(f"log:t:{n}", b"x", "t", ("", ""), None, listed=False, contested=False, due=n) for n in (1, 2)]
-    await journal.append(entries[0])
-    stored = journal.append(entries[1])
-    await journal.told(Told("t", through=1, known=1, cursors={"push:t:w": b"1"}))
-    await stored
-    assert journal.slot.outbox.all == {"t"}
-    await journal.told(Told("t", through=2, known=2, cursors={"push:t:w": b"2"}))
-    assert journal.slot.outbox.all == set()
-    assert store.data["push:t:w"] == b"2"
-    await journal.stop()
-
-
-async def test_cursors_wait_for_a_store_that_is_down():
-    """Without hurry."""
-    store = MemoryStore()
-    journal = Journal(store)
-    journal.start(await Slot.load(store, 0))
-    tries = 0
-    write = store.write
-
-    async def counting(creates, upserts, deletes):
-        nonlocal tries
-        tries += 1
-        await write(creates, upserts, deletes)
-
-    store.write, store.down = counting, True
-    told = journal.told(Told("t", through=1, known=1, cursors={"push:t:w": b"1"}))
-    await asyncio.sleep(0.1)
-    store.down = False
-    await told
-    assert tries < 6
-    await journal.stop()
 
 
 async def test_a_slow_receiver_holds_up_nobody_else():

@@ -11,6 +11,7 @@ from sidecard.tasks.journal import Journal
 from sidecard.tasks.live import Live
 from sidecard.tasks.loading import load
 from sidecard.tasks.state import FoldedTask
+from sidecard.tasks.writer import Neighbours
 
 LINGER_SECONDS = 0.05
 """How long a task whose reader went away stays for other readers."""
@@ -19,17 +20,11 @@ LINGER_SECONDS = 0.05
 OnStored = Callable[[Live, int, list[Record], bool], None]
 
 
-class Others(Protocol):
-    """The other replicas."""
-
-    def alive(self, replica: str) -> bool:
-        """Whether that one seems to be alive."""
+class Others(Neighbours, Protocol):
+    """The other replicas, as they see this one."""
 
     def steady(self) -> bool:
         """Whether none of them can have taken this one for dead."""
-
-    async def knock(self, replica: str, task_id: str) -> None:
-        """Make that one look at a task soon. Raises StoreUnavailable."""
 
 
 class Lives:
@@ -131,11 +126,11 @@ class Lives:
         self._on_stored(live, before, records, own)
 
     def alive(self, replica: str) -> bool:
-        """See live.Keeper."""
+        """See writer.Neighbours."""
         return self._others.alive(replica)
 
     async def knock(self, replica: str, task_id: str) -> None:
-        """See live.Keeper."""
+        """See writer.Neighbours."""
         await self._others.knock(replica, task_id)
 
     def let_go(self, live: Live) -> None:

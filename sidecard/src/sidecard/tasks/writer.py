@@ -29,7 +29,7 @@ class Neighbours(Protocol):
         """Whether that one is alive, and so moves its tasks on."""
 
     async def knock(self, replica: str, task_id: str) -> None:
-        """Make that one look at a task of its own."""
+        """Make that one look at a task of its own soon. Raises StoreUnavailable."""
 
 
 class Written(Protocol):
