@@ -1,5 +1,7 @@
 """How tests share two workers: what starts real processes runs on one, file by file on the other all else."""
 
+import signal
+
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -8,6 +10,10 @@ SYSTEM = tuple(
     f"tests/{part}" for part in ("bench/", "chaos/", "docs/", "e2e/", "k8s/", "stores/", "sidecard/cli/test_system.py")
 )
 """They use the same ports, or the machine's whole attention."""
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background; what is started here would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Scheduling(LoadScopeScheduling):

@@ -772,7 +772,7 @@ def in_order(response):
         is_error(response)
 
 
-fuzzed = settings(max_examples=800, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+fuzzed = settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @fuzzed

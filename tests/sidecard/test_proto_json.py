@@ -60,7 +60,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True)
+@settings(max_examples=1000, deadline=None, derandomize=True)
 @given(request=st.sampled_from(REQUESTS), value=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=5))
 def test_reading_and_writing_agree_with_the_reference(request, value):
     """What passes becomes the message that the SDK's parser makes, and goes back to the JSON that its writer makes."""

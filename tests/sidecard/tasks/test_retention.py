@@ -352,28 +352,37 @@ async def test_the_tasks_of_a_replica_that_is_gone_expire_too(atomic, monkeypatc
 async def test_a_fault_at_any_operation_while_tasks_expire_does_no_harm(atomic, caplog):
     """Whatever operation is lost, repeated, refused or its process's last: at the end all is gone, and counted once."""
     caplog.set_level(logging.CRITICAL)
-    most = await _expire_with(0, "", atomic=atomic)
+    stored = await _stored(atomic=atomic)
+    most = await _expire_with(0, "", stored, atomic=atomic)
     assert most > 8
     for fault in FAULTS:
         for at in range(1, most + 1):
             try:
                 async with asyncio.timeout(10):
-                    await _expire_with(at, fault, atomic=atomic)
+                    await _expire_with(at, fault, stored, atomic=atomic)
             except BaseException as error:
                 error.add_note(f"{fault} at operation {at} of {most}")
                 raise
 
 
-async def _expire_with(at: int, fault: str, *, atomic: bool) -> int:
+async def _stored(*, atomic: bool) -> tuple[dict[str, bytes], str]:
+    """A store with three tasks that have ended, and the id of one that waits."""
     house = House(atomic=atomic)
-    first = house.engine()
-    await first.start()
-    waiting = await send(first, house.shop, "choose", "w")
-    await settled(first, waiting)
+    engine = house.engine()
+    await engine.start()
+    waiting = await send(engine, house.shop, "choose", "w")
+    await settled(engine, waiting)
     for number in range(3):
-        await settled(first, await send(first, house.shop, "buy", f"m{number}"))
-    await idle(first)
-    await first.stop()
+        await settled(engine, await send(engine, house.shop, "buy", f"m{number}"))
+    await idle(engine)
+    await engine.stop()
+    return house.store.data, waiting
+
+
+async def _expire_with(at: int, fault: str, stored: tuple[dict[str, bytes], str], *, atomic: bool) -> int:
+    data, waiting = stored
+    house = House(atomic=atomic)
+    house.store.data.update(data)
     house.clock.days(31)
     store = FaultyStore(house.store.data, atomic=atomic)
     engine = house.engine(store)
