@@ -23,6 +23,7 @@ from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport
 from sidecard.signature import digest, sign
 from sidecard.tasks.binding import text_of
+from sidecard.tasks.watch import NotTaken, Refused
 from sidecard.telemetry import Telemetry, continue_trace, current_traceparent
 from sidecard.testing import APP_TOKEN, MemoryStore, caller, message, served, started
 from sidecard.trust import TrustStore
@@ -534,11 +535,31 @@ async def test_canceling_what_has_ended_or_is_not_there_is_no_error(bench, fault
     await bench.mesh.cancel("mill", "f" * 32, "")
 
 
-async def test_a_cancel_that_is_not_answered_says_so(bench):
-    """Whoever cancels must know that the task may still run."""
-    bench.daprd.faults[A2A] = iter([refusal(403, message="denied")])
-    with pytest.raises(AgentUnavailable, match="mill does not answer a cancel: HTTP 403: denied"):
-        await bench.mesh.cancel("mill", "f" * 32, "")
+async def cancel_there(mesh):
+    await mesh.cancel("mill", "f" * 32, "")
+
+
+async def withdraw_there(mesh):
+    await mesh.withdraw("mill", to_mill(), "")
+
+
+@pytest.mark.parametrize("way", [cancel_there, withdraw_there])
+@pytest.mark.parametrize(
+    ("fault", "final"),
+    [
+        (refusal(403, message="denied"), False),
+        (refusal(500, message="down"), False),
+        (refusal(200, jsonrpc="2.0", id=1, error={"code": -32603, "message": "broken"}), False),
+        (refusal(200, jsonrpc="2.0", id=1, error={"code": -32601, "message": "no such method"}), True),
+        (refusal(200, jsonrpc="2.0", id=1, error={"code": -32004, "message": "not supported"}), True),
+    ],
+)
+async def test_a_cancel_that_is_not_made_says_whether_it_may_be(bench, fault, final, way):
+    """Whoever cancels must know that the task may still run, and whether to ask again: a right may come back."""
+    bench.daprd.faults[A2A] = iter([fault])
+    with pytest.raises(AgentUnavailable, match="mill does not cancel: ") as caught:
+        await way(bench.mesh)
+    assert isinstance(caught.value, Refused) == final
 
 
 # -- messages that are withdrawn -------------------------------------------------------------------------------------
@@ -590,22 +611,46 @@ async def test_an_agent_without_our_extension_is_left_to_a_person(bench, caplog)
     assert "by hand" in record.message
 
 
+async def test_a_message_whose_task_has_expired_needs_no_withdrawal(bench):
+    """Nothing runs that was made of it."""
+    gone = {"code": -32001, "message": "Task not found"}
+    bench.daprd.faults[A2A] = iter([refusal(200, jsonrpc="2.0", id=1, error=gone)])
+    await bench.mesh.withdraw("mill", to_mill(), "")
+
+
+@pytest.mark.parametrize(
+    ("path", "faults", "certain"),
+    [
+        (A2A, [refusal(413, error="too large")], True),
+        (A2A, [refusal(200, jsonrpc="2.0", id=1, error={"code": -32602, "message": "wrong"})], True),
+        (CARD, repeat(httpx.ConnectError("down")), True),
+        (A2A, repeat(httpx.ConnectError("down")), False),
+        (A2A, repeat(refusal(500, message="down")), False),
+        (A2A, [httpx.ReadError("cut"), *[refusal(413, error="too large")] * 2], False),
+    ],
+)
+async def test_whether_anything_may_come_of_a_message_that_was_given_up_is_said(bench, path, faults, certain):
+    """Nothing can when each attempt was refused, or never sent; once one is in doubt the message is to be withdrawn."""
+    bench.daprd.faults[path] = iter(faults)
+    with pytest.raises(AgentUnavailable) as caught:
+        await bench.follow()
+    assert isinstance(caught.value, NotTaken) == certain
+
+
 async def test_a_refused_withdrawal_says_so(bench):
     """A right may have been taken away since the message was sent: what was made of it may still run."""
-    with pytest.raises(AgentUnavailable, match=r"mill does not answer a withdrawal: .*holds none of the scopes"):
+    with pytest.raises(AgentUnavailable, match=r"mill does not cancel: .*holds none of the scopes"):
         await bench.mesh.withdraw("mill", to_mill("private"), "")
 
 
 NOTHING = httpx.Response(200, content=b"", headers={"content-type": "text/event-stream"})
 
 
-@pytest.mark.parametrize(
-    "fault", [httpx.ConnectError("gone"), refusal(503, message="down"), refusal(403, message="denied"), NOTHING]
-)
+@pytest.mark.parametrize("fault", [httpx.ConnectError("gone"), NOTHING])
 async def test_a_withdrawal_that_is_not_answered_says_so(bench, fault):
     """Whoever withdraws must know that something may still run."""
     bench.daprd.faults[A2A] = iter([fault])
-    with pytest.raises(AgentUnavailable, match="mill does not answer a withdrawal"):
+    with pytest.raises(AgentUnavailable, match=r"mill (does not cancel|says nothing)"):
         await bench.mesh.withdraw("mill", to_mill(), "")
 
 

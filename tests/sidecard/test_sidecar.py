@@ -1,6 +1,7 @@
 """The own sidecar: the mesh transport, secrets, and the gate that lets only it in."""
 
 import asyncio
+import contextlib
 import re
 
 import httpx
@@ -73,6 +74,49 @@ async def test_what_is_sent_is_what_was_asked_for(settings, daprd):
     [(head, body)] = requests
     assert head.startswith(b"POST /v1.0/invoke/flights/method/a2a/x%2Fy%20z?q=a%2Bb HTTP/1.1\r\n")
     assert body == b'{"a":1}'
+
+
+async def test_no_path_leads_out_of_its_app(settings, daprd):
+    """Cards name paths: one with dots in it would reach the own sidecar's other interfaces, with its token."""
+    requests, _, over = daprd
+    over.set()
+    async with httpx.AsyncClient(transport=MeshTransport(settings)) as mesh:
+        for path in ("%2e%2e/%2e%2e/%2e%2e/shutdown", "a/%2E%2e/../../method/x", "../../../shutdown", ".%2e/.%2e/x"):
+            with contextlib.suppress(httpx.UnsupportedProtocol):
+                await mesh.post(f"http://flights/{path}", json={})
+    assert all(head.startswith(b"POST /v1.0/invoke/flights/method/") for head, _ in requests)
+    assert len(requests) < 4
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"garbage\r\n\r\n", httpx.RemoteProtocolError),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"a" * 9_000 + b"\r\n\r\n", httpx.RemoteProtocolError),
+        (b"HTTP/1.1 200 OK\r\ncontent-le", httpx.RemoteProtocolError),
+        (b"", httpx.RemoteProtocolError),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{}", httpx.ReadError),
+        (None, httpx.ConnectError),
+    ],
+)
+async def test_what_goes_wrong_on_the_way_is_an_error_of_httpx(settings, answer, error):
+    """By its right name: callers know which of them may pass."""
+
+    async def give(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(give, "127.0.0.1", 0)
+    settings.dapr_http_port = server.sockets[0].getsockname()[1]
+    if answer is None:
+        server.close()
+        await server.wait_closed()
+    async with httpx.AsyncClient(transport=MeshTransport(settings)) as mesh:
+        with pytest.raises(error) as caught:
+            await mesh.post("http://flights/a2a", json={})
+    server.close()
+    assert type(caught.value) is error
 
 
 async def test_any_number_of_streams_may_be_open(settings, daprd):

@@ -22,7 +22,15 @@ from a2a.types import (
     TaskStatus,
 )
 from a2a.types import Task as A2ATask
-from a2a.utils.errors import A2AError, TaskNotCancelableError, TaskNotFoundError
+from a2a.utils.errors import (
+    A2AError,
+    InternalError,
+    InvalidParamsError,
+    MethodNotFoundError,
+    TaskNotCancelableError,
+    TaskNotFoundError,
+    UnsupportedOperationError,
+)
 from google.protobuf.json_format import ParseError
 
 from sidecard.card import CardCache, fetch_card, reached_at
@@ -33,6 +41,7 @@ from sidecard.refusals import Unavailable
 from sidecard.registry import Registry
 from sidecard.streamed import fold
 from sidecard.tasks.states import INTERRUPTED, TERMINAL
+from sidecard.tasks.watch import NotTaken, Refused
 from sidecard.trust import TrustStore
 
 log = logging.getLogger("sidecard")
@@ -86,6 +95,7 @@ class Mesh:
         message.role = Role.ROLE_USER
         request = SendMessageRequest(message=message, tenant=tenant)
         attempt, trying_since, was_accepted = 0, None, bool(message.task_id)
+        nothing_came_of_it = True
 
         def heard(task_id: str, state: int) -> None:
             nonlocal attempt, trying_since, was_accepted
@@ -94,23 +104,27 @@ class Mesh:
                 accepted(task_id)
 
         while True:
+            sent = False
             failure: Exception = AgentUnavailable("its stream ends, and its task is not at rest")
             try:
-                task = await _listen(await self._client(agent), request, heard)
+                client = await self._client(agent)
+                sent = True
+                task = await _listen(client, request, heard)
                 if task is not None:
                     return task
             except CardRejected as error:
-                raise AgentUnavailable(f"{agent} is not called: {error}") from error
+                unavailable = NotTaken if nothing_came_of_it else AgentUnavailable
+                raise unavailable(f"{agent} is not called: {error}") from error
             except (AgentUnavailable, A2AError, httpx.HTTPError, ParseError) as error:
                 self._known.pop(agent, None)
                 failure = error
+            nothing_came_of_it = nothing_came_of_it and not was_accepted and (not sent or _refuses(failure))
             now = self._clock()
             trying_since = now if trying_since is None else trying_since
             patience = ACCEPTED_PATIENCE if was_accepted else UNACCEPTED_PATIENCE
             if not _may_pass(failure) or now - trying_since > patience:
-                raise AgentUnavailable(
-                    f"{agent} can't be reached or does not take this: {_words(failure)}"
-                ) from failure
+                unavailable = NotTaken if nothing_came_of_it else AgentUnavailable
+                raise unavailable(f"{agent} can't be reached or does not take this: {_words(failure)}") from failure
             await self._pause(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
             attempt += 1
 
@@ -122,7 +136,7 @@ class Mesh:
         except (TaskNotCancelableError, TaskNotFoundError):
             return
         except (CardRejected, A2AError, httpx.HTTPError, ParseError) as error:
-            raise AgentUnavailable(f"{agent} does not answer a cancel: {_words(error)}") from error
+            raise _not_canceled(agent, error) from error
 
     async def withdraw(self, agent: str, message: Message, tenant: str) -> None:
         """See `tasks.watch.Delegator`: the same message again, with a word of our extension (`extension.Sent`).
@@ -149,9 +163,11 @@ class Mesh:
                         await self.cancel(agent, task_id, tenant)
                     await _drain(events)
                     return
-            raise AgentUnavailable("its stream says nothing")
-        except (CardRejected, AgentUnavailable, A2AError, httpx.HTTPError, ParseError) as error:
-            raise AgentUnavailable(f"{agent} does not answer a withdrawal: {_words(error)}") from error
+        except TaskNotFoundError:
+            return  # its task has expired
+        except (CardRejected, A2AError, httpx.HTTPError, ParseError) as error:
+            raise _not_canceled(agent, error) from error
+        raise AgentUnavailable(f"{agent} says nothing to a withdrawal")
 
     async def _client(self, agent: str) -> Client:
         return (await self._verified(agent)).client
@@ -244,6 +260,21 @@ def _may_pass(error: Exception) -> bool:
     if isinstance(cause, httpx.HTTPError):
         return True
     return isinstance(error, A2AClientError) and isinstance(refusal_of(error), Unavailable)
+
+
+def _refuses(error: Exception) -> bool:
+    """Whether this is the other side's word that it has not taken a message."""
+    answer = error if isinstance(error, httpx.HTTPStatusError) else error.__cause__
+    if isinstance(answer, httpx.HTTPStatusError) and answer.response.status_code < 500:  # noqa: PLR2004
+        return True
+    said = refusal_of(error) if isinstance(error, A2AClientError) else error
+    return isinstance(said, A2AError | AccessDenied) and not isinstance(said, Unavailable | InternalError)
+
+
+def _not_canceled(agent: str, error: Exception) -> AgentUnavailable:
+    """Why it can't be said that an agent has canceled something, or will not. A right may come back, a method won't."""
+    final = isinstance(error, MethodNotFoundError | UnsupportedOperationError | InvalidParamsError)
+    return (Refused if final else AgentUnavailable)(f"{agent} does not cancel: {_words(error)}")
 
 
 def _words(error: Exception) -> str:

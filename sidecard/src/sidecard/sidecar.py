@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+from yarl import URL
 
 from sidecard.callers import TOKEN_HEADER, came_through_sidecar, claims
 from sidecard.errors import ConfigurationError, StoreUnavailable
@@ -38,14 +39,20 @@ class MeshTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request through the sidecar."""
-        path = f"/v1.0/invoke/{quote(request.url.host, safe='')}/method".encode() + request.url.raw_path
+        app = f"/v1.0/invoke/{quote(request.url.host, safe='')}/method/"
+        path = app.encode() + request.url.raw_path.removeprefix(b"/")
         headers = request.headers.copy()
         headers["host"], headers[TOKEN_HEADER] = self._sidecar.netloc.decode(), self._token
         url = self._sidecar.copy_with(raw_path=path)
+        if not URL(str(url)).raw_path.startswith(app):  # aiohttp resolves "%2e%2e", and would leave the app for others
+            raise httpx.UnsupportedProtocol(f"{request.url} is no path of {request.url.host}", request=request)
         carried = httpx.Request(
             request.method, url, headers=headers, extensions=request.extensions, **_body_of(request)
         )
-        response = await self._transport.handle_async_request(carried)
+        try:
+            response = await self._transport.handle_async_request(carried)
+        except (httpx.ConnectTimeout, aiohttp.ClientError) as error:
+            raise _named(error, request) from error.__cause__
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             response.stream = body = _Peeked(response.stream)
             if (await body.peek()).lstrip().startswith(b"{"):  # no field of an event begins so
@@ -55,6 +62,16 @@ class MeshTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the connections to the sidecar."""
         await self._transport.aclose()
+
+
+def _named(error: Exception, request: httpx.Request) -> Exception:
+    """What went wrong, by httpx's name for it: httpx-aiohttp has none for some of it, and a wrong one for the rest."""
+    cause = error.__cause__ if isinstance(error, httpx.ConnectTimeout) else error
+    if isinstance(cause, aiohttp.ClientConnectorError):
+        return httpx.ConnectError(str(cause), request=request)
+    if isinstance(cause, aiohttp.ClientError) and not isinstance(cause, TimeoutError):
+        return httpx.RemoteProtocolError(str(cause), request=request)
+    return error
 
 
 def _connections() -> aiohttp.ClientSession:

@@ -40,6 +40,7 @@ from sidecard.extension import URI, Sent
 from sidecard.strict_json import MAX_VALUES
 from sidecard.tasks import handler, listing
 from sidecard.tasks.push_configs import MOST_WEBHOOKS
+from sidecard.tasks.tombstone import TaskExpired
 from sidecard.testing import FakeWebhooks, MemoryStore, key_of, message, served
 
 S = TaskState
@@ -596,6 +597,20 @@ async def test_a_message_that_is_withdrawn_is_canceled(desk, binding):
         for _ in range(2):
             withdrawn = await withdraw(client, skill, f"m{number}")
             assert (withdrawn.id, S.Name(withdrawn.status.state)) == (task.id, f"TASK_STATE_{end}")
+
+
+async def test_a_message_whose_task_has_expired_has_nothing_to_withdraw(desk, binding, monkeypatch):
+    """It is answered like a cancel of that task; sent again without that word it is refused as expired."""
+
+    async def expired(*_, **__):
+        raise TaskExpired("it has expired")
+
+    monkeypatch.setattr(desk.engine, "create", expired)
+    client = desk.client(binding, "ada")
+    with refused(TaskNotFoundError, ""):
+        await withdraw(client, "look")
+    with refused(A2AError, "it has expired"):
+        await send(client, "look")
 
 
 async def test_only_ones_own_first_messages_can_be_withdrawn(desk, binding):

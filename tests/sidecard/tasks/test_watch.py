@@ -19,6 +19,7 @@ from sidecard.tasks.loading import read_log
 from sidecard.tasks.mail import Mail, hook_of_child, mark
 from sidecard.tasks.retention import Keep, Retention
 from sidecard.tasks.state import Orphan
+from sidecard.tasks.watch import NotTaken, Refused
 from sidecard.telemetry import WebhookMetrics
 from sidecard.testing import FakeAgents, FakeTopic, FakeWebhooks, MemoryStore, caller, ended, started
 from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, send, settled, ticks, until
@@ -473,6 +474,24 @@ async def test_a_cancel_that_was_given_up_is_listed_and_made_after_all(atomic):
     assert agents.canceled == [CHILD]
 
 
+class Stubborn(FakeAgents):
+    """Has no way to cancel a task."""
+
+    async def cancel(self, agent, task_id, tenant):
+        raise Refused("maker does not cancel: no such method")
+
+
+async def test_an_agent_that_refuses_for_good_is_asked_once_more_and_listed():
+    """Asking on for days would tell an operator too late."""
+    shop, store = Parents(), MemoryStore()
+    agents = Stubborn({"maker": [ended("t9")]}, hold=asyncio.Event())
+    async with started(shop.agent, store, agents, backoff=FAST) as engine:
+        task_id = await orphaned(engine, shop)
+        await until(lambda: engine.journal.slot.outbox.all == {mark(task_id)})
+        (letter,) = await dead_letters(store)
+    assert (letter.attempts, letter.problem) == (1, "maker does not cancel: no such method")
+
+
 @pytest.mark.parametrize("given_up", [True, False])
 async def test_expiry_removes_what_is_kept_of_a_cancel(given_up):
     """Done or given up; while it is due the task does not expire."""
@@ -665,6 +684,37 @@ async def test_a_withdrawal_that_was_given_up_is_listed_by_its_message(hasty):
         agents.down.clear()
         assert await ask_for(store, [letter])
         await until(lambda: agents.withdrawn == [("maker", message_id)])
+
+
+@pytest.mark.parametrize("certain", [True, False])
+async def test_a_call_that_was_given_up_is_withdrawn_if_anything_may_come_of_it(certain):
+    """The other agent may have taken it and died: its task must not work on when that is back."""
+    gave_up = (NotTaken if certain else AgentUnavailable)("maker can't be reached")
+    shop, store, agents = Parents(), MemoryStore(), FakeAgents({"maker": [gave_up]})
+    async with started(shop.agent, store, agents, backoff=FAST) as engine:
+        task_id = await send(engine, shop, "through")
+        assert (await settled(engine, task_id)).status.state == S.TASK_STATE_FAILED
+        await idle(engine)
+    ((_, sent),) = agents.sent
+    assert agents.withdrawn == [("maker", sent.message_id)] * (not certain)
+
+
+class Unreadable(FakeAgents):
+    """Says that it has taken a message, and then something that is no A2A."""
+
+    async def follow(self, agent, message, tenant, accepted):
+        accepted("t9")
+        raise AgentUnavailable("what it answers is not A2A 1.0")
+
+
+async def test_a_child_that_is_stored_together_with_the_end_of_its_call_is_canceled():
+    """The parent goes on with the outcome at once, before that is stored: its end waits for what it has delegated."""
+    shop, store, agents = Parents(), MemoryStore(), Unreadable()
+    async with started(shop.agent, store, agents, backoff=FAST) as engine:
+        task_id = await send(engine, shop, "through")
+        assert (await settled(engine, task_id)).status.state == S.TASK_STATE_FAILED
+        await idle(engine)
+    assert agents.canceled == [CHILD]
 
 
 async def test_an_answer_of_which_nothing_was_heard_is_no_task_of_its_own(hasty):

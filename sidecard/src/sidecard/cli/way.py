@@ -115,7 +115,7 @@ class _DeskTransport(MeshTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
             response = await super().handle_async_request(request)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:  # the latter when it is refused
+        except httpx.ConnectError as error:
             raise AgentUnavailable(f"The sidecar {DESK} does not answer at {self._address}: run `make up`.") from error
         if response.is_success:
             return response

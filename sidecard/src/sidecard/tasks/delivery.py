@@ -14,12 +14,12 @@ from sidecard.egress import Origin
 from sidecard.errors import AgentUnavailable
 from sidecard.push import Outcome
 from sidecard.streamed import named
-from sidecard.tasks.cursor import GONE, Backoff, Cursor
+from sidecard.tasks.cursor import DEAD, GONE, Backoff, Cursor
 from sidecard.tasks.events import Update
 from sidecard.tasks.mail import Hook, Mail
 from sidecard.tasks.state import Orphan, Place
 from sidecard.tasks.turns import Turns
-from sidecard.tasks.watch import Delegator
+from sidecard.tasks.watch import Delegator, Refused
 from sidecard.telemetry import WebhookMetrics, continue_trace, span
 
 log = logging.getLogger("sidecard.tasks")
@@ -33,8 +33,9 @@ CHILDREN_AT_ONCE = {"agent": 8, "all": 32}
 OWN_MOST_SECONDS = 30.0
 """How long a task waits at most before it tries the topic, or another agent, again: those are the operator's own, and
 what is to be canceled works on meanwhile."""
-CANCEL_SECONDS = 30.0
-"""How long another agent may take to answer a cancel: it may wait for an effect under way."""
+CANCEL_SECONDS = 45.0
+"""How long another agent may take to answer a cancel, or a withdrawal and then a cancel: each waits for an effect under
+way, for as long as `engine.CANCEL_SECONDS`."""
 
 
 class Sender(Protocol):
@@ -111,7 +112,7 @@ class Delivery:
         backoff = self._backoff if hook.config else self._own_backoff
         cursor.failed(self._clock(), backoff, outcome.problem, outcome.retry_after)
         if outcome.gone:
-            cursor.over = GONE
+            cursor.over = DEAD if hook.orphan else GONE  # an operator has to see what another agent does not cancel
         self._metrics.failed(cursor.over or "failed")
         where = f"{hook} of task {mail.task_id}"
         if cursor.over:
@@ -140,7 +141,7 @@ class Delivery:
                 else:
                     await self._delegator.withdraw(orphan.agent, Message.FromString(orphan.message), tenant)
         except AgentUnavailable as error:
-            return Outcome(problem=str(error))
+            return Outcome(problem=str(error), gone=isinstance(error, Refused))
         except TimeoutError:
             return Outcome(problem=f"{orphan.agent} did not answer a cancel within {CANCEL_SECONDS:.0f} s")
         except Exception:

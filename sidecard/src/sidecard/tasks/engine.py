@@ -51,7 +51,7 @@ CANCEL_SECONDS = 20.0
 """How long a cancel waits for the task's end; it ends afterwards all the same."""
 STOP_SECONDS = 3.0
 """How long effects under way may take to be recorded when the agent stops."""
-WAKING = frozenset({"new", "message", "done", "cancel"})
+WAKING = frozenset({"new", "message", "done", "failed", "cancel"})
 """Records after which a task may have something to do."""
 
 

@@ -51,6 +51,7 @@ from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.rights import caller_of, check_may_answer, has_answered, may_see, tenant_of
 from sidecard.tasks.state import Place
 from sidecard.tasks.states import state_name
+from sidecard.tasks.tombstone import TaskExpired
 from sidecard.validation import explain
 
 log = logging.getLogger("sidecard.tasks")
@@ -112,7 +113,12 @@ class DurableRequestHandler(RequestHandler):
             task_id = message.task_id
             if not task_id:
                 skill = choose(engine.agent.skills, caller, sent, message)
-                task_id = await engine.create(caller, tenant, skill, message, webhook, withdrawn=sent.withdraw)
+                try:
+                    task_id = await engine.create(caller, tenant, skill, message, webhook, withdrawn=sent.withdraw)
+                except TaskExpired:
+                    if sent.withdraw:
+                        raise TaskNotFoundError from None
+                    raise
             async with engine.borrow(task_id) as live:
                 if live is None:
                     raise TaskNotFoundError

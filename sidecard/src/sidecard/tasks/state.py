@@ -267,7 +267,7 @@ class FoldedTask:
         if known is None or not known.end:
             self.steps[key] = step
         self.waiting.discard(key)
-        if step.done:
+        if step.end == "done":  # one that failed may have reached the other agent, which then works on it unheard
             self.unheard.pop(key, None)
         if self.question is not None and self.question.step == key:
             self.question = None

@@ -24,6 +24,14 @@ CANCEL_CHILD_SECONDS = 5.0
 """How long the end of a task waits for those that it has delegated; what is not canceled by then is a delivery."""
 
 
+class NotTaken(AgentUnavailable):
+    """The other agent has refused a message, or it was never sent: nothing can come of it."""
+
+
+class Refused(AgentUnavailable):
+    """The other agent does not cancel, and would not if it were asked again."""
+
+
 class Delegator(Protocol):
     """How tasks reach other agents."""
 
@@ -31,16 +39,16 @@ class Delegator(Protocol):
         """Send a message, again and again if need be, and return the task once it has ended or waits for somebody.
 
         `accepted` is told the task's id as soon as it is known, if it has not ended by then. Raises AgentUnavailable
-        when patience is over.
+        when patience is over, NotTaken where it is certain that nothing came of the message.
         """
 
     async def cancel(self, agent: str, task_id: str, tenant: str) -> None:
-        """Cancel a delegated task; one that has ended already is no error. Raises AgentUnavailable."""
+        """Cancel a delegated task; one that has ended already is no error. Raises AgentUnavailable, Refused."""
 
     async def withdraw(self, agent: str, message: Message, tenant: str) -> None:
         """Cancel what an agent has made of a first message, or may make of it yet, if it has taken it at all.
 
-        Where the agent has no way to do that, it is said what to check by hand. Raises AgentUnavailable.
+        Where the agent has no way to do that, it is said what to check by hand. Raises AgentUnavailable, Refused.
         """
 
 
@@ -103,6 +111,8 @@ class Watches:
             for key in under_way:
                 if key in live.watches and not live.step(key).done:
                     live.watches[key].cancel()
+            if any(_names_child(live, key) for key in live.folded.unheard):
+                await live.stored()
             if not (left := {child: key for child, key in _delegated(live).items() if child not in told}):
                 return [record for records in told.values() for record in records]
             done = await asyncio.gather(*(self._cancel(live, child, key) for child, key in left.items()))
@@ -151,6 +161,7 @@ class Watches:
                 known = task_id
 
         value: bytes | str
+        end = "done"
         child: list[Record] = []
         try:
             task = await self._delegator.follow(agent, Message.FromString(data), live.meta["tenant"], accepted)
@@ -158,12 +169,15 @@ class Watches:
             value = task.SerializeToString()
             if task.id and not known:
                 child = [["child", key, agent, task.id]]
-        except AgentUnavailable as error:
+        except NotTaken as error:
             value = str(error)
+        except AgentUnavailable as error:
+            value, end = str(error), "failed"
         except Exception:
+            end = "failed"
             log.exception("task %s can't follow what it delegated to %s", live.task_id, agent)
             value = f"{agent} could not be followed; the log has the details of task {live.task_id}"
-        await _end(live, key, step, value, *child)
+        await _end(live, key, replace(step, end=end, value=value), *child)
 
     def _watched(self, live: Live, key: str, done: "asyncio.Task[None]") -> None:
         live.unwatched(key)
@@ -178,7 +192,7 @@ class Watches:
         try:
             async with self._lives.borrow(task_id) as live:
                 if live is not None:
-                    await _end(live, key, live.folded.steps[key], None)
+                    await _end(live, key, replace(live.folded.steps[key], end="done", value=None))
         except StoreUnavailable:
             timer = asyncio.get_running_loop().call_later(1.0, self._wake, task_id, key)
             self._sleepers[task_id, key] = timer
@@ -186,11 +200,11 @@ class Watches:
             self._sleepers.pop((task_id, key), None)
 
 
-async def _end(live: Live, key: str, step: Step, value: object, *before: Record) -> None:
+async def _end(live: Live, key: str, step: Step, *before: Record) -> None:
     """Record what a step waited for, if its task still wants to know; then the task moves on by itself."""
     if live.owned and not live.ended and live.lost is None and not live.step(key).end:
         try:
-            live.end_step(key, replace(step, end="done", value=value), *before)
+            live.end_step(key, step, *before)
             await live.stored()
         except SidecardError as error:
             log.warning("task %s: the result of step %s was not recorded: %s", live.task_id, key, error)
@@ -215,9 +229,14 @@ def _delegated(live: Live) -> dict[_Child, str]:
     unheard = {
         _Child(agent, "", key): key
         for key, (agent, data) in live.folded.unheard.items()
-        if not (live.step(key).done or Message.FromString(data).task_id)  # else the task is a child already
+        if not (live.step(key).end == "done" or Message.FromString(data).task_id)  # else the task is a child already
     }
     return {child: key for child, key in (children | unheard).items() if not _ended(live.step(key))}
+
+
+def _names_child(live: Live, key: str) -> bool:
+    """Whether a call's outcome is about to be stored, maybe behind its child, which may not have ended."""
+    return live.step(key).done and not (live.folded.steps[key].done or _ended(live.step(key)))
 
 
 def _ended(call: Step) -> bool:
