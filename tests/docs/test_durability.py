@@ -50,13 +50,14 @@ def test_files_that_the_page_names_exist():
 def test_what_chaos_found_is_the_last_full_run():
     """Every trial of the catalogue, with nothing broken; after `make chaos` the table is to be made anew."""
     results = json.loads((ROOT / "chaos/results.json").read_text())
-    assert Counter((one["fault"], one["store"]) for one in results) == Counter((t.fault, t.kind) for t in TRIALS)
+    run = Counter((one["fault"].partition(" for ")[0], one["store"]) for one in results)
+    assert run == Counter((trial.fault, trial.kind) for trial in TRIALS)
     promises = ("lost", "stuck", "double_effects", "second_terminals")
     assert not any(one[promise] for one in results for promise in promises)
     assert not any(times for one in results for times in one["others"].values())
     found = PAGE.partition("## What it found")[2].partition("## ")[0]
     runs, faults = sum(one["runs"] for one in results), sum(one["faults"] for one in results)
-    assert f"**{runs:,} tasks under {faults:,} faults; none lost" in found
+    assert f"**{runs:,} tasks under {faults:,} faults; none lost" in " ".join(found.split())
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in found.splitlines() if row.startswith("| ")]
     assert rows[1:] == [
         [
