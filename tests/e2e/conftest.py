@@ -58,6 +58,8 @@ def system(tmp_path_factory: pytest.TempPathFactory, webhook_port: int) -> Itera
     }
     (project.root / "components" / "pubsub.yaml").write_text(yaml.safe_dump(PUBSUB))
     run_file.write_text(yaml.safe_dump(run, sort_keys=False))
+    resiliency = project.root / "resiliency" / "resiliency.yaml"
+    resiliency.write_text(resiliency.read_text().replace("timeout: 3s", "timeout: 300ms"))  # after many refusals
     with System(project) as running:
         yield running
 
