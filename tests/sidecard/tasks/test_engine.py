@@ -4,6 +4,7 @@ import asyncio
 from datetime import date
 from decimal import Decimal
 
+import msgpack
 import pytest
 from a2a.types import TaskState
 from pydantic import BaseModel
@@ -493,6 +494,22 @@ async def test_another_task_id_key_refuses_to_start():
     engine = Engine(shop.agent, store, task_id_key=b"other", delegator=FakeAgents(), scopes_of=lambda _: frozenset())
     with pytest.raises(ConfigurationError, match="task-id-key"):
         await engine.start()
+
+
+@pytest.mark.parametrize("written", [b"", b"\xc1", msgpack.packb([1, 2])])
+async def test_a_store_that_another_version_wrote_refuses_to_start(written):
+    """It is said what to do, and nothing is overwritten."""
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store) as engine:
+        for number in range(70):
+            await settled(engine, await send(engine, shop, "look", f"m{number}"))
+    assert "slot:0" in store.data
+    store.data["slot:0"] = written
+    before = dict(store.data)
+    with pytest.raises(ConfigurationError, match="another version of sidecard wrote it"):
+        async with started(shop.agent, store):
+            pass
+    assert store.data == before
 
 
 def changed_shop(**former):

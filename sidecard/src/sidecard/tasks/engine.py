@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
+import msgpack
 from a2a.types import Message, TaskPushNotificationConfig, TaskState
 
 from sidecard.agent import Agent, Skill
 from sidecard.callers import Caller
-from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
+from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable, TaskConflict
 from sidecard.tasks.adoption import Adoption
 from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.dead import DeadLetters
@@ -134,7 +135,13 @@ class Engine:
         """
         await prove(self.store, "state", f"probe:{secrets.token_hex(6)}")
         await self._ids.check(self.store)
-        await self._join()
+        try:
+            await self._join()
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise ConfigurationError(
+                f"what the state store holds can't be read ({error}): another version of sidecard wrote it, or it is "
+                "damaged. Start that version, or restore a backup; on a laptop whose tasks don't matter, empty data/."
+            ) from error
 
     async def _join(self) -> None:
         slot, died = await self._replicas.join()
