@@ -358,15 +358,22 @@ async def test_a_call_that_is_under_way_is_canceled_once_it_is_taken(skill):
                 assert (await settled(engine, task_id)).status.state == S.TASK_STATE_COMPLETED
 
 
+async def dropping(engine, shop, agents):
+    """A task that has dropped a call which nobody has taken yet, and asks."""
+    task_id = await send(engine, shop, "drop")
+    await until(lambda: agents.called)
+    shop.gate.set()
+    async with engine.borrow(task_id) as live:
+        await until(lambda: live.folded.question)
+    return task_id
+
+
 async def test_the_end_of_a_task_waits_a_moment_for_a_dropped_call_to_be_taken():
     """So that it is canceled by its id."""
     shop, store, agents = Parents(), MemoryStore(), Late()
     async with started(shop.agent, store, agents) as engine:
-        task_id = await send(engine, shop, "drop")
-        await until(lambda: agents.called)
-        shop.gate.set()
+        task_id = await dropping(engine, shop, agents)
         async with engine.borrow(task_id) as live:
-            await until(lambda: live.folded.question)
             canceling = asyncio.create_task(engine.cancel(live, caller(shop.agent)))
             await until(lambda: live.canceling)
             await ticks(20)
@@ -380,11 +387,7 @@ async def test_a_call_that_comes_to_nothing_is_waited_for_no_longer():
     shop, store, agents = Parents(), MemoryStore(), Late()
     agents.answers["maker"] = [AgentUnavailable("maker does not take this")]
     async with started(shop.agent, store, agents) as engine:
-        task_id = await send(engine, shop, "drop")
-        await until(lambda: agents.called)
-        shop.gate.set()
-        async with engine.borrow(task_id) as live:
-            await until(lambda: live.folded.question)
+        await dropping(engine, shop, agents)
         agents.takes.set()
         began = asyncio.get_running_loop().time()
         await idle(engine)
