@@ -93,7 +93,7 @@ def holders(ports: Iterable[int]) -> dict[int, str]:
 
 def refuse_taken(ports: Mapping[int, str]) -> None:
     """Raises ConfigurationError, naming the process, when something listens on a port; `ports` says what needs it."""
-    if held := holders(ports):
+    if held := _still_held(ports, timeout=2):
         port = min(held)
         raise ConfigurationError(
             f"port {port}, which {ports[port]} needs, is taken by {held[port]}: "
@@ -101,14 +101,24 @@ def refuse_taken(ports: Mapping[int, str]) -> None:
         )
 
 
-def await_free(ports: Iterable[int], timeout: float = 3) -> None:
+def await_free(ports: Iterable[int]) -> None:
     """Returns when nothing listens on the ports any more. Raises ConfigurationError, naming who still does."""
+    if held := _still_held(ports, timeout=3):
+        still = "; ".join(f"port {port} is held by {who}" for port, who in sorted(held.items()))
+        raise ConfigurationError(f"stopped, but {still}")
+
+
+def _still_held(ports: Iterable[int], timeout: float) -> dict[int, str]:
+    """`holders` after `timeout` seconds, or none as soon as all are free.
+
+    A process of several threads counts as ended (a zombie) when its first thread has: until the last one has, the
+    kernel keeps its ports, and names nobody as their holder.
+    """
+    wanted = set(ports)
     deadline = time.monotonic() + timeout
-    while held := holders(ports):
-        if time.monotonic() > deadline:
-            still = "; ".join(f"port {port} is held by {who}" for port, who in sorted(held.items()))
-            raise ConfigurationError(f"stopped, but {still}")
-        time.sleep(0.15)
+    while (held := holders(wanted)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return held
 
 
 def _describe(pid: int | None) -> str:
