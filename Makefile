@@ -1,5 +1,5 @@
 # The travel and expense desk. `make demo` first; everything else is for playing and working with it.
-.PHONY: demo up down restart test test-long check bench chaos setup runtime bootstrap sentry
+.PHONY: demo up down restart test test-long check bench chaos setup runtime foreign bootstrap sentry
 PYTHON ?= python3
 SIDECARD = .venv/bin/sidecard
 
@@ -8,7 +8,7 @@ up: setup ; @$(SIDECARD) up
 down: setup ; @$(SIDECARD) down
 restart: setup ; @$(SIDECARD) restart $(or $(agent),$(error which one? make restart agent=flights))
 check: setup ; @.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
-test: check runtime ; @.venv/bin/python -m pytest -n 2 --dist loadscope
+test: check runtime foreign ; @.venv/bin/python -m pytest -n 2 --dist loadscope
 test-long: runtime ; @.venv/bin/python -m pytest -m long
 chaos: runtime ; @.venv/bin/python -m chaos
 bench: setup ; @.venv/bin/python -m bench
@@ -16,6 +16,7 @@ bench: setup ; @.venv/bin/python -m bench
 # What those stand on. Each does nothing when it has been done.
 setup: .venv/.installed
 runtime: setup ; @$(SIDECARD) runtime
+foreign: foreign/node/node_modules/.installed
 bootstrap: setup ; @$(SIDECARD) bootstrap
 sentry: runtime ; @$(SIDECARD) sentry
 
@@ -26,4 +27,10 @@ sentry: runtime ; @$(SIDECARD) sentry
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e ./sidecard
+	@touch $@
+
+foreign/node/node_modules/.installed: foreign/node/package-lock.json
+	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null && npm --version >/dev/null 2>&1 || { echo "The tests meet a client and an OpenID provider written in JavaScript: install Node.js 20 or later, with npm"; exit 1; }
+	@echo "JavaScript packages, from package-lock.json into foreign/node"
+	@cd foreign/node && npm ci --silent --no-audit --no-fund
 	@touch $@
