@@ -5,7 +5,7 @@ import contextlib
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import httpx
@@ -22,7 +22,7 @@ from starlette.routing import Mount, Route
 
 from sidecard.agent import Agent
 from sidecard.agent_card import REST_PATH, describe, for_caller
-from sidecard.callers import Caller, Callers, CallersFile
+from sidecard.callers import Caller, Callers, CallersFile, Claims, Identify
 from sidecard.card import SignedCard, card_routes
 from sidecard.delegation import Mesh
 from sidecard.edge import CallerContextBuilder, Edge, not_routed
@@ -90,11 +90,11 @@ class Service:
             raise Unavailable("This agent is starting: its sidecar is not up yet; try again in a second")
         return self._engine
 
-    def identify(self, headers: Mapping[str, str]) -> Caller | None:
+    async def identify(self, claims: Claims) -> Caller | None:
         """The verified caller of a request. Raises Unavailable until keys can be checked."""
         if self._callers is None:
             raise Unavailable("This agent is starting: its sidecar is not up yet; try again in a second")
-        return self._callers.identify(headers)
+        return await self._callers.identify(claims)
 
     def scopes_of(self, name: str) -> frozenset[str]:
         """What somebody holds at this agent."""
@@ -243,7 +243,7 @@ def create_app(agent: Agent, settings: Settings, telemetry: Telemetry | None = N
 def serve_on(
     app: FastAPI,
     handler: RequestHandler,
-    identify: Callable[[Mapping[str, str]], Caller | None],
+    identify: Identify,
     card: Callable[[], SignedCard | None],
     max_body_bytes: int,
 ) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -34,7 +34,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecard import proto_json
 from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, REST_PATH
-from sidecard.callers import Caller, CallerUser, claims
+from sidecard.callers import CallerUser, Claims, Identify
 from sidecard.extension import URI
 from sidecard.jsonrpc import Call, JsonRpc, error_answer
 from sidecard.refusals import JSON_RPC_CODES, MethodNotAllowed, PayloadTooLarge, Unauthenticated
@@ -82,7 +82,7 @@ class Edge:
         app: ASGIApp,
         *,
         jsonrpc: JsonRpc,
-        identify: Callable[[Mapping[str, str]], Caller | None],
+        identify: Identify,
         max_body_bytes: int,
         body_seconds: float = BODY_SECONDS,
     ) -> None:
@@ -106,7 +106,7 @@ class Edge:
             return
         headers = Headers(scope=scope)
         try:
-            caller = scope["caller"] = self._identify(claims(headers.items()))
+            caller = scope["caller"] = await self._identify(Claims.of(headers.items()))
             if caller is None:
                 raise Unauthenticated
             if path == JSONRPC_PATH:

@@ -1,44 +1,82 @@
 """The gRPC binding (A2A 1.0 §10), on a port of its own: Dapr's data path carries HTTP to the app."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
-from a2a.auth.user import User
 from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers.grpc_handler import DefaultGrpcServerCallContextBuilder
 from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.types.a2a_pb2_grpc import add_A2AServiceServicer_to_server
-from google.protobuf.message import DecodeError
+from a2a.utils.errors import A2AError, InvalidRequestError
+from google.protobuf.message import DecodeError, Message
 
-from sidecard.callers import Caller, CallerUser, claims
+from sidecard.callers import CallerUser, Claims, Identify
 from sidecard.edge import check_version
 from sidecard.refusals import GrpcErrors, Unauthenticated
 from sidecard.settings import Settings
 from sidecard.telemetry import Telemetry
 
+_Answer = TypeVar("_Answer")
 
-class _CallerContextBuilder(DefaultGrpcServerCallContextBuilder):
-    """Verifies the caller of each call by its metadata."""
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
-    def __init__(self, identify: Callable[[Mapping[str, str]], Caller | None]) -> None:
-        self._identify = identify
 
-    def build_user(self, context: grpc.aio.ServicerContext) -> User:  # type: ignore[type-arg]
-        """The verified caller. Raises Unauthenticated, VersionNotSupportedError."""
-        metadata = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
-        caller = self._identify(claims(metadata))
-        if caller is None:
-            raise Unauthenticated
-        check_version(dict(metadata).get("a2a-version", ""))
-        return CallerUser(caller)
+class _ContextBuilder(DefaultGrpcServerCallContextBuilder):
+    """Puts the metadata of a call where HTTP's headers are."""
 
-    def build(self, context: grpc.aio.ServicerContext) -> ServerCallContext:  # type: ignore[type-arg]
-        """The context of a call, its metadata where HTTP's headers are."""
+    def build(self, context: Context) -> ServerCallContext:
+        """The context of a call whose caller is not known yet."""
         built = super().build(context)
         built.state["headers"] = dict(context.invocation_metadata() or ())
         return built
+
+
+class _Service(GrpcErrors):
+    """The SDK's gRPC service for verified callers, and for messages that could be read."""
+
+    def __init__(self, handler: RequestHandler, identify: Identify) -> None:
+        super().__init__(handler, _ContextBuilder())
+        self._identify = identify
+
+    async def _handle_unary(
+        self,
+        request: Message | None,
+        context: Context,
+        handler_func: Callable[[ServerCallContext], Awaitable[_Answer]],
+        default_response: _Answer,
+    ) -> _Answer:
+        try:
+            return await handler_func(await self._admit(request, context))
+        except A2AError as error:
+            await self.abort_context(error, context)
+        return default_response
+
+    async def _handle_stream(
+        self,
+        request: Message | None,
+        context: Context,
+        handler_func: Callable[[ServerCallContext], AsyncIterable[_Answer]],
+    ) -> AsyncIterable[_Answer]:
+        try:
+            async for item in handler_func(await self._admit(request, context)):
+                yield item
+        except A2AError as error:
+            await self.abort_context(error, context)
+
+    async def _admit(self, request: Message | None, context: Context) -> ServerCallContext:
+        """The context of a call by a verified caller. Raises what the door of the HTTP bindings raises."""
+        metadata = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
+        caller = await self._identify(Claims.of(metadata))
+        if caller is None:
+            raise Unauthenticated
+        check_version(dict(metadata).get("a2a-version", ""))
+        if request is None:
+            raise InvalidRequestError("The request is no message that this method takes, or nested too deep")
+        admitted = self._build_call_context(context, request)
+        admitted.user = CallerUser(caller)
+        return admitted
 
 
 class _Readable(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -71,7 +109,7 @@ def grpc_server(
     handler: RequestHandler,
     settings: Settings,
     telemetry: Telemetry,
-    identify: Callable[[Mapping[str, str]], Caller | None],
+    identify: Identify,
 ) -> grpc.aio.Server:
     """A server for the binding, not started, on `settings.host` and `settings.grpc_port`."""
     limits: list[tuple[str, Any]] = [
@@ -79,6 +117,6 @@ def grpc_server(
         ("grpc.so_reuseport", 0),
     ]
     server = grpc.aio.server(interceptors=[*telemetry.grpc_interceptors(), _Readable()], options=limits)
-    add_A2AServiceServicer_to_server(GrpcErrors(handler, _CallerContextBuilder(identify)), server)  # type: ignore[no-untyped-call]
+    add_A2AServiceServicer_to_server(_Service(handler, identify), server)  # type: ignore[no-untyped-call]
     server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
     return server

@@ -5,7 +5,6 @@ A2A reserves the JSON-RPC codes from -32001 to -32099, so ours lie outside and e
 
 import grpc
 import grpc.aio
-from a2a.server.context import ServerCallContext
 from a2a.server.jsonrpc_models import JSONRPCError
 from a2a.server.request_handlers.grpc_handler import GrpcHandler
 from a2a.server.request_handlers.response_helpers import EXCEPTION_MAP
@@ -16,13 +15,10 @@ from a2a.utils.errors import (
     JSON_RPC_ERROR_CODE_MAP,
     A2AError,
     ErrorMapping,
-    InvalidRequestError,
     JSONParseError,
 )
 from a2a.utils.grpc_status import status_to_grpc
 from google.protobuf.any_pb2 import Any
-from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
@@ -82,17 +78,7 @@ A2A_ERROR_REASONS.update({error: mapping.reason for error, mapping in _MAPPINGS.
 
 
 class GrpcErrors(GrpcHandler):
-    """The SDK's gRPC service, which also knows our errors, and a request that could not be read."""
-
-    def _build_call_context(
-        self,
-        context: grpc.aio.ServicerContext,  # type: ignore[type-arg]
-        request: Message | None,
-    ) -> ServerCallContext:
-        server_context = super()._build_call_context(context, request or Empty())
-        if request is None:
-            raise InvalidRequestError("The request is no message that this method takes, or nested too deep")
-        return server_context
+    """The SDK's gRPC service, which also knows our errors."""
 
     async def abort_context(self, error: A2AError, context: grpc.aio.ServicerContext) -> None:  # type: ignore[type-arg]
         """End a call with the status that stands for the error, its reason among the details (§10.6)."""

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from yarl import URL
 
-from sidecard.callers import TOKEN_HEADER, came_through_sidecar, claims
+from sidecard.callers import TOKEN_HEADER, Claims
 from sidecard.errors import ConfigurationError, StoreUnavailable
 from sidecard.settings import Settings
 
@@ -171,4 +171,4 @@ class OwnSidecarOnly:
 
     def _is_open(self, scope: Scope) -> bool:
         probe = scope["path"] in PROBES and scope["method"] in {"GET", "HEAD"}
-        return probe or came_through_sidecar(claims(Headers(scope=scope).items()), self._token)
+        return probe or Claims.of(Headers(scope=scope).items()).came_through_sidecar(self._token)

@@ -1,0 +1,26 @@
+"""Who calls: verified once, at the edge, by the own sidecar's word or by a credential. All else asks the Caller.
+
+claims    what a request says of its caller, unverified
+caller    Caller, who it is and what it may do
+file      agents/callers.yaml, which callers there are
+callers   Callers, which verifies the claims against the file
+"""
+
+from sidecard.callers.caller import Caller, CallerUser, Identify
+from sidecard.callers.callers import Callers
+from sidecard.callers.claims import APP_ID_HEADER, AUTHORIZATION_HEADER, KEY_HEADER, TOKEN_HEADER, Claims
+from sidecard.callers.file import CallersFile, Grant
+
+__all__ = [
+    "APP_ID_HEADER",
+    "AUTHORIZATION_HEADER",
+    "KEY_HEADER",
+    "TOKEN_HEADER",
+    "Caller",
+    "CallerUser",
+    "Callers",
+    "CallersFile",
+    "Claims",
+    "Grant",
+    "Identify",
+]

@@ -1,0 +1,53 @@
+"""A verified caller: everything after the edge asks it, and nothing else, who calls and what it may do."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from a2a.auth.user import User
+
+from sidecard.callers.claims import Claims
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A verified identity and what it may do at this agent. `subject` is on whose behalf it acts, usually itself.
+
+    `identity` is how it was proven, for the audit: `sidecar:desk`, `key:manager`. "" for a caller that is not
+    here now: one whose task goes on.
+    """
+
+    name: str
+    subject: str
+    scopes: frozenset[str]
+    tenants: frozenset[str] = frozenset({""})
+    speaks_for_others: bool = False
+    identity: str = ""
+
+    def may_use(self, tenant: str) -> bool:
+        """Whether it may work in this tenant; "" is the default one."""
+        return tenant in self.tenants
+
+    def on_behalf_of(self, subject: str) -> "Caller":
+        """The same caller for somebody else, where it may speak for others; otherwise itself."""
+        return replace(self, subject=subject) if subject and self.speaks_for_others else self
+
+
+Identify = Callable[[Claims], Awaitable[Caller | None]]
+"""The caller behind a request's claims; None for nobody we know."""
+
+
+class CallerUser(User):
+    """A Caller as the SDK's routes carry a user."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Always: who is not verified does not get this far."""
+        return True
+
+    @property
+    def user_name(self) -> str:
+        """The verified name."""
+        return self.caller.name
