@@ -6,6 +6,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.provider import provider  # noqa: F401 -- a fixture, for every test
+
 SYSTEM = tuple(
     f"tests/{part}" for part in ("bench/", "chaos/", "docs/", "e2e/", "k8s/", "stores/", "sidecard/cli/test_system.py")
 )
