@@ -62,7 +62,13 @@ def describe(agent: Agent, settings: Settings) -> AgentCard:
         default_output_modes=MODES,
         skills=[_skill(skill) for skill in agent.skills.values()],
     )
-    for scheme in ("sidecar", "apiKey"):
+    schemes = ["sidecar", "apiKey"]
+    if settings.tls_client_ca:
+        schemes.append("mutualTLS")
+        card.security_schemes[
+            "mutualTLS"
+        ].mtls_security_scheme.description = "Outside the mesh: a client certificate that the agent's owner has listed."
+    for scheme in schemes:
         card.security_requirements.append(SecurityRequirement(schemes={scheme: StringList()}))
     card.capabilities.extensions[0].params.update({"skills": {s.id: _contract(s) for s in agent.skills.values()}})
     return card

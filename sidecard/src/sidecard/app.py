@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
 
 from sidecard.agent import Agent
 from sidecard.agent_card import REST_PATH, describe, for_caller
@@ -29,7 +30,7 @@ from sidecard.edge import CallerContextBuilder, Edge, not_routed
 from sidecard.egress import Destinations
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable
 from sidecard.grpc_server import grpc_server
-from sidecard.http_server import http_server
+from sidecard.http_server import http_server, served_over_tls
 from sidecard.jsonrpc import JsonRpc
 from sidecard.push import Webhooks
 from sidecard.refusals import Unavailable
@@ -110,9 +111,9 @@ class Service:
     # -- life ---------------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, _: object) -> AsyncIterator[None]:
+    async def lifespan(self, app: ASGIApp) -> AsyncIterator[None]:
         """Connect to the sidecar beside serving, since the sidecar waits for this app to listen first."""
-        connecting = asyncio.create_task(self._run(), name="service")
+        connecting = asyncio.create_task(self._run(app), name="service")
         try:
             yield
         finally:
@@ -125,10 +126,10 @@ class Service:
                 await self._webhooks.aclose()
             await asyncio.to_thread(self.telemetry.shutdown)
 
-    async def _run(self) -> None:
+    async def _run(self, app: ASGIApp) -> None:
         try:
             async with contextlib.AsyncExitStack() as stack:
-                engine = await self._connect(stack)
+                engine = await self._connect(stack, app)
                 self.ready = True
                 log.info("%s is ready", self.agent.name)
                 enrolment = keep_enrolled(Registry(self._mesh), self.agent.name, self.settings.card_url)
@@ -149,7 +150,7 @@ class Service:
         self.failure = failure
         self.on_failure()
 
-    async def _connect(self, stack: contextlib.AsyncExitStack) -> Engine:
+    async def _connect(self, stack: contextlib.AsyncExitStack, app: ASGIApp) -> Engine:
         settings, name = self.settings, self.agent.name
         async with sidecar_client(settings) as sidecar:
             key = signing_key(await self._secret(sidecar, name, "signing-key"))
@@ -189,6 +190,7 @@ class Service:
             server = grpc_server(self.handler, settings, self.telemetry, self.identify)
             await server.start()
             stack.push_async_callback(server.stop, 1.0)
+        await stack.enter_async_context(served_over_tls(app, settings))
         return engine
 
     async def _secret(self, sidecar: httpx.AsyncClient, name: str, key: str) -> str:

@@ -17,6 +17,7 @@ from sidecard.edge import check_version
 from sidecard.refusals import GrpcErrors, Unauthenticated
 from sidecard.settings import Settings
 from sidecard.telemetry import Telemetry
+from sidecard.tls import TlsFiles, grpc_credentials
 
 _Answer = TypeVar("_Answer")
 
@@ -111,12 +112,19 @@ def grpc_server(
     telemetry: Telemetry,
     identify: Identify,
 ) -> grpc.aio.Server:
-    """A server for the binding, not started, on `settings.host` and `settings.grpc_port`."""
+    """A server for the binding, not started, on `settings.host` and `settings.grpc_port`; with a certificate, over TLS.
+
+    Raises ConfigurationError when the certificates can't be used.
+    """
     limits: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", settings.max_body_bytes),
         ("grpc.so_reuseport", 0),
     ]
     server = grpc.aio.server(interceptors=[*telemetry.grpc_interceptors(), _Readable()], options=limits)
     add_A2AServiceServicer_to_server(_Service(handler, identify), server)  # type: ignore[no-untyped-call]
-    server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
+    address, files = f"{settings.host}:{settings.grpc_port}", TlsFiles.of(settings)
+    if files is None:
+        server.add_insecure_port(address)
+    else:
+        server.add_secure_port(address, grpc_credentials(files))
     return server

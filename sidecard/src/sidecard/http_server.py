@@ -1,18 +1,68 @@
 """How every app of ours listens: uvicorn, with a bound on what a request may send before anybody knows whose it is."""
 
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from sidecard.errors import ConfigurationError
 from sidecard.settings import Settings
+from sidecard.tls import TlsFiles, server_context
 
 MAX_HEAD_BYTES = 65_536
 """Bytes of a request before its body: as much as the sidecars take (`readBufferSize` in dapr.yaml)."""
+_TLS = "tls"
+"""Name of ASGI's extension that tells of a connection's TLS."""
+_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
 
 def http_server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
     """A server for the app, not started, on the address that settings name; told to stop, it takes 3 s at most."""
-    config = uvicorn.Config(
+    return uvicorn.Server(_config(app, settings))
+
+
+@contextlib.asynccontextmanager
+async def served_over_tls(app: ASGIApp, settings: Settings) -> AsyncIterator[int | None]:
+    """Serve an app that is served already on `settings.tls_port` as well; does nothing where settings name none.
+
+    Gives the port. A client that shows a certificate which the client CA did not issue gets no connection.
+
+    Raises ConfigurationError: the port is taken, or the certificates can't be used.
+    """
+    files = TlsFiles.of(settings)
+    if settings.tls_port is None or files is None:
+        yield None
+        return
+    context = server_context(files)
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.create_server((settings.host, settings.tls_port), family=family)
+    except OSError as error:
+        raise ConfigurationError(f"SIDECARD_TLS_PORT {settings.tls_port} can't be served: {error.strerror}") from error
+    tls: dict[str, Any] = {"ssl_context_factory": lambda _config, _default: context, "lifespan": "off"}
+    server = _Beside(_config(app, settings, **tls))
+    serving = asyncio.create_task(server.serve([listener]), name="tls")
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def peer_certificate(scope: Scope) -> bytes | None:
+    """The certificate (DER) that the client of a request has proven to be its own, of the client CA; None without."""
+    told = scope.get("extensions", {}).get(_TLS)
+    return ssl.PEM_cert_to_DER_cert(told["client_cert_chain"][0]) if told and told["client_cert_chain"] else None
+
+
+def _config(app: ASGIApp, settings: Settings, **more: Any) -> uvicorn.Config:  # noqa: ANN401 -- as uvicorn has them
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.app_port,
@@ -21,15 +71,42 @@ def http_server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
         access_log=False,
         proxy_headers=False,
         timeout_graceful_shutdown=3,
+        **more,
     )
-    return uvicorn.Server(config)
+
+
+class _Beside(uvicorn.Server):
+    """A second server in a process, which leaves signals to the first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 class BoundedHead(HttpToolsProtocol):
-    """Refuses a request line and headers above MAX_HEAD_BYTES; by itself httptools keeps whatever comes, of anybody."""
+    """Refuses a request line and headers above MAX_HEAD_BYTES; by itself httptools keeps whatever comes, of anybody.
+
+    What is known of a connection's TLS it puts into the scope of each request, as ASGI's TLS extension wants it.
+    """
 
     _in_head = True
     _head_bytes = 0
+    _tls: dict[object, object] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The handshake is done, if there is one."""
+        super().connection_made(transport)
+        connection = transport.get_extra_info("ssl_object")
+        if connection is not None:
+            certificate = connection.getpeercert(binary_form=True)
+            self._tls = {
+                "server_cert": None,
+                "client_cert_chain": [ssl.DER_cert_to_PEM_cert(certificate)] if certificate else [],
+                "client_cert_name": None,
+                "client_cert_error": None,
+                "tls_version": _VERSIONS.get(connection.version()),
+                "cipher_suite": None,
+            }
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless the head has become too long."""
@@ -43,6 +120,8 @@ class BoundedHead(HttpToolsProtocol):
         """A head begins."""
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
+        if self._tls is not None:
+            self.scope["extensions"] = {_TLS: self._tls}
 
     def on_headers_complete(self) -> None:
         """It has ended."""

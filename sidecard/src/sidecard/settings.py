@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sidecard.errors import ConfigurationError
@@ -30,6 +30,22 @@ class Settings(BaseSettings):
         default="", validation_alias="SIDECARD_PUBLIC_URL", description="Base URL in the card; default: host and port."
     )
     public_grpc: str = Field(default="", validation_alias="SIDECARD_PUBLIC_GRPC", description="host:port in the card.")
+    tls_port: Port | None = Field(
+        default=None,
+        validation_alias="SIDECARD_TLS_PORT",
+        description="HTTP over TLS, for callers outside the mesh; daprd reaches the app at APP_PORT, without TLS.",
+    )
+    tls_certificate: Path | None = Field(
+        default=None,
+        validation_alias="SIDECARD_TLS_CERTIFICATE",
+        description="PEM: the server's certificate, then those up to its CA. The gRPC port is TLS with it as well.",
+    )
+    tls_key: Path | None = Field(default=None, validation_alias="SIDECARD_TLS_KEY", description="PEM: its key.")
+    tls_client_ca: Path | None = Field(
+        default=None,
+        validation_alias="SIDECARD_TLS_CLIENT_CA",
+        description="PEM: the CA of clients' certificates. Over HTTP a client may show one, over gRPC it must.",
+    )
     dapr_http_port: Port = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
     dapr_grpc_port: Port = Field(default=50001, validation_alias="DAPR_GRPC_PORT")
     app_api_token: SecretStr = Field(default=SecretStr(""), validation_alias="APP_API_TOKEN")
@@ -101,10 +117,22 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise ConfigurationError(f"the environment is set up wrongly: {explain(error)}") from error
 
+    @model_validator(mode="after")
+    def _whole_tls(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("SIDECARD_TLS_CERTIFICATE and SIDECARD_TLS_KEY are set together, or neither")
+        for name, value in (("SIDECARD_TLS_PORT", self.tls_port), ("SIDECARD_TLS_CLIENT_CA", self.tls_client_ca)):
+            if value is not None and self.tls_certificate is None:
+                raise ValueError(f"{name} needs SIDECARD_TLS_CERTIFICATE and SIDECARD_TLS_KEY")
+        if self.tls_port is not None and self.tls_port in {self.app_port, self.grpc_port}:
+            raise ValueError("SIDECARD_TLS_PORT is a port of its own")
+        return self
+
     @property
     def card_url(self) -> str:
         """Base URL that callers outside the mesh use."""
-        return (self.public_url or f"http://{self.host}:{self.app_port}").rstrip("/")
+        own = f"https://{self.host}:{self.tls_port}" if self.tls_port else f"http://{self.host}:{self.app_port}"
+        return (self.public_url or own).rstrip("/")
 
     @property
     def grpc_target(self) -> str | None:
