@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from typing import ClassVar
@@ -33,6 +34,7 @@ from sidecard.telemetry import Telemetry
 from sidecard.testing import MemoryStore
 from sidecard.topic import TopicName
 from sidecard.trust import TrustStore
+from tests.sidecard.authority import Authority
 
 SIGNING = JWK.generate(kty="EC", crv="P-256", kid="shop-1", alg="ES256")
 TRUST = json.dumps({"publishers": {"Tests": {"keys": [SIGNING.export_public(as_dict=True)]}}})
@@ -201,6 +203,29 @@ async def test_an_app_without_a_token_believes_no_sidecar(project, store, listen
         await until(lambda: service.ready)
         headers = {"dapr-api-token": "", "dapr-caller-app-id": "desk", "A2A-Version": "1.0"}
         assert (await http.post("/a2a", json=SEND, headers=headers)).status_code == 401
+
+
+async def test_it_is_served_over_tls_beside_where_that_is_set_up(project, store, listen, tmp_path):
+    """On a port of its own, to the same callers; a port that is taken, or a missing file, stops it with one line."""
+    authority = Authority(tmp_path)
+    server = authority.server()
+    tls = {"tls_certificate": server.certificate, "tls_key": server.key}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with running(await listen(Sidecar().app), tls_port=port, **tls) as (service, _):
+            await until(lambda: service.failure)
+            assert f"SIDECARD_TLS_PORT {port} can't be served: " in str(service.failure)
+    async with running(await listen(Sidecar().app), tls_port=port, **tls) as (service, _):
+        await until(lambda: service.ready)
+        async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=str(authority.file))) as http:
+            for headers, status in ((adas(), 200), ({}, 401)):
+                url = f"https://127.0.0.1:{port}"
+                assert (await http.post(f"{url}/a2a", json=SEND, headers=headers)).status_code == status
+            assert (await http.get(f"{url}/readyz")).json()["ready"]
+    server.key.unlink()
+    async with running(await listen(Sidecar().app), tls_port=port, **tls) as (service, _):
+        await until(lambda: service.failure)
+        assert "TLS can't be served with certificate" in str(service.failure)
 
 
 # -- when it can't ---------------------------------------------------------------------------------------------------

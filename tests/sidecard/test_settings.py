@@ -105,3 +105,24 @@ def test_all_wrong_variables_are_named_at_once(monkeypatch):
     monkeypatch.setenv("DAPR_HTTP_PORT", "x")
     with pytest.raises(ConfigurationError, match=r"APP_PORT.*; DAPR_HTTP_PORT"):
         Settings.load("shop")
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"SIDECARD_TLS_CERTIFICATE": "c"}, "SIDECARD_TLS_CERTIFICATE and SIDECARD_TLS_KEY are set together"),
+        ({"SIDECARD_TLS_KEY": "k"}, "SIDECARD_TLS_CERTIFICATE and SIDECARD_TLS_KEY are set together"),
+        ({"SIDECARD_TLS_PORT": "8443"}, "SIDECARD_TLS_PORT needs SIDECARD_TLS_CERTIFICATE"),
+        ({"SIDECARD_TLS_CLIENT_CA": "ca"}, "SIDECARD_TLS_CLIENT_CA needs SIDECARD_TLS_CERTIFICATE"),
+        (
+            {"SIDECARD_TLS_PORT": "8080", "SIDECARD_TLS_CERTIFICATE": "c", "SIDECARD_TLS_KEY": "k"},
+            "SIDECARD_TLS_PORT is a port of its own",
+        ),
+    ],
+)
+def test_half_of_tls_is_none(monkeypatch, variables, words):
+    """Nobody believes that a port is protected which is not."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=words):
+        Settings.load("shop")

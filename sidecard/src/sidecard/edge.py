@@ -40,6 +40,7 @@ from sidecard.jsonrpc import Call, JsonRpc, error_answer
 from sidecard.refusals import JSON_RPC_CODES, MethodNotAllowed, PayloadTooLarge, Unauthenticated
 from sidecard.sidecar import PROBES
 from sidecard.strict_json import read_json
+from sidecard.tls import peer_certificate
 
 BODY_SECONDS = 60.0
 """How long the whole body of a request may take: one that trickles in would hold its connection for ever."""
@@ -106,7 +107,7 @@ class Edge:
             return
         headers = Headers(scope=scope)
         try:
-            caller = scope["caller"] = await self._identify(Claims.of(headers.items()))
+            caller = scope["caller"] = await self._identify(Claims.of(headers.items(), peer_certificate(scope)))
             if caller is None:
                 raise Unauthenticated
             if path == JSONRPC_PATH:

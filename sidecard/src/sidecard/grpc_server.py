@@ -1,5 +1,6 @@
 """The gRPC binding (A2A 1.0 §10), on a port of its own: Dapr's data path carries HTTP to the app."""
 
+import ssl
 from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
@@ -69,7 +70,7 @@ class _Service(GrpcErrors):
     async def _admit(self, request: Message | None, context: Context) -> ServerCallContext:
         """The context of a call by a verified caller. Raises what the door of the HTTP bindings raises."""
         metadata = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
-        caller = await self._identify(Claims.of(metadata))
+        caller = await self._identify(Claims.of(metadata, _peer_certificate(context)))
         if caller is None:
             raise Unauthenticated
         check_version(dict(metadata).get("a2a-version", ""))
@@ -104,6 +105,12 @@ class _Readable(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(handler.unary_unary, read_or_none, handler.response_serializer)
         return handler
+
+
+def _peer_certificate(context: Context) -> bytes | None:
+    """The certificate (DER) that the client of a call has proven to be its own, of the client CA; None without."""
+    shown = context.auth_context().get("x509_pem_cert")
+    return ssl.PEM_cert_to_DER_cert(next(iter(shown)).decode()) if shown else None
 
 
 def grpc_server(

@@ -8,17 +8,15 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sidecard.errors import ConfigurationError
 from sidecard.settings import Settings
-from sidecard.tls import TlsFiles, server_context
+from sidecard.tls import EXTENSION, TlsFiles, server_context
 
 MAX_HEAD_BYTES = 65_536
 """Bytes of a request before its body: as much as the sidecars take (`readBufferSize` in dapr.yaml)."""
-_TLS = "tls"
-"""Name of ASGI's extension that tells of a connection's TLS."""
 _VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
 
@@ -53,12 +51,6 @@ async def served_over_tls(app: ASGIApp, settings: Settings) -> AsyncIterator[int
     finally:
         server.should_exit = True
         await serving
-
-
-def peer_certificate(scope: Scope) -> bytes | None:
-    """The certificate (DER) that the client of a request has proven to be its own, of the client CA; None without."""
-    told = scope.get("extensions", {}).get(_TLS)
-    return ssl.PEM_cert_to_DER_cert(told["client_cert_chain"][0]) if told and told["client_cert_chain"] else None
 
 
 def _config(app: ASGIApp, settings: Settings, **more: Any) -> uvicorn.Config:  # noqa: ANN401 -- as uvicorn has them
@@ -121,7 +113,7 @@ class BoundedHead(HttpToolsProtocol):
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
         if self._tls is not None:
-            self.scope["extensions"] = {_TLS: self._tls}
+            self.scope["extensions"] = {EXTENSION: self._tls}
 
     def on_headers_complete(self) -> None:
         """It has ended."""

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import grpc
+from starlette.types import Scope
 
 from sidecard.errors import ConfigurationError
 from sidecard.settings import Settings
 
 log = logging.getLogger("sidecard")
 
+EXTENSION = "tls"
+"""ASGI's extension that tells of a connection's TLS."""
 _CIPHERS_OF_1_2 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _Made = TypeVar("_Made")
 _Stamp = tuple[tuple[int, int, int], ...]
@@ -127,6 +130,12 @@ def grpc_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     """
     renewed = Renewed(files, TlsFiles.grpc_configuration)
     return grpc.dynamic_ssl_server_credentials(renewed.current(), renewed.current, files.client_ca is not None)
+
+
+def peer_certificate(scope: Scope) -> bytes | None:
+    """The certificate (DER) that the client of a request has proven to be its own, of the client CA; None without."""
+    told = scope.get("extensions", {}).get(EXTENSION)
+    return ssl.PEM_cert_to_DER_cert(told["client_cert_chain"][0]) if told and told["client_cert_chain"] else None
 
 
 def _no_password() -> str:

@@ -1,9 +1,10 @@
 """Who calls: verified once, at the edge, by the own sidecar's word or by a credential. All else asks the Caller.
 
-claims    what a request says of its caller, unverified
-caller    Caller, who it is and what it may do
-file      agents/callers.yaml, which callers there are
-callers   Callers, which verifies the claims against the file
+claims        what a request says of its caller, unverified
+caller        Caller, who it is and what it may do
+file          agents/callers.yaml, which callers there are
+certificates  what a client's certificate is called there
+callers       Callers, which verifies the claims against the file
 """
 
 from sidecard.callers.caller import Caller, CallerUser, Identify

@@ -22,13 +22,13 @@ class Claims:
 
     @classmethod
     def of(cls, headers: Iterable[tuple[str, str]], certificate: bytes | None = None) -> Self:
-        """From all headers (names in lower case) of a request: they say nothing at all, when one comes twice.
+        """From all headers (names in lower case) of a request: nothing at all is said, when one comes twice.
 
         daprd 1.18 puts the true app-id beside those that a caller made up, in any order.
         """
         said = [(name, value) for name, value in headers if name in _NAMES]
         unique = dict(said)
-        return cls(unique if len(unique) == len(said) else {}, certificate)
+        return cls(unique, certificate) if len(unique) == len(said) else cls()
 
     def came_through_sidecar(self, app_token: str) -> bool:
         """Whether the request came through the own sidecar: only it knows the app's token.

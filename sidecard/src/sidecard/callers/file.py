@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sidecard.callers.certificates import CertificateName
 from sidecard.errors import ConfigurationError
 from sidecard.validation import explain
 
@@ -17,6 +18,7 @@ class Grant(BaseModel):
 
     sidecar: bool = False
     api_key: bool = False
+    certificates: list[CertificateName] = Field(default_factory=list)
     speaks_for_others: bool = False
     tenants: list[str] = Field(default_factory=list)
     grants: dict[str, list[str]] = Field(default_factory=dict)
@@ -28,6 +30,13 @@ class CallersFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     callers: dict[str, Grant]
+
+    @model_validator(mode="after")
+    def _one_caller_each(self) -> Self:
+        named = [name for grant in self.callers.values() for name in set(grant.certificates)]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(f"a certificate is one caller's; several have {', '.join(twice)}")
+        return self
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -12,8 +12,8 @@ def check(estate: Estate) -> Iterator[Finding]:
     """Every granted scope means something, every caller can be known, and every skill has somebody to use it."""
     granted: dict[str, set[str]] = {}
     for caller, grant in estate.callers.items():
-        if not grant.sidecar and not grant.api_key:
-            yield Finding(FILE, f"caller {caller!r} can't be known", "set sidecar: true or api_key: true")
+        if not grant.sidecar and not grant.api_key and not grant.certificates:
+            yield Finding(FILE, f"caller {caller!r} can't be known", "set sidecar or api_key: true, or certificates")
         if grant.sidecar and caller not in estate.run_file:
             yield Finding(FILE, f"caller {caller!r} has no sidecar in dapr.yaml", "name it as its app-id")
         for name, scopes in grant.grants.items():

@@ -5,7 +5,7 @@ import hashlib
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import grpc.aio
@@ -23,6 +23,7 @@ from sidecard.callers import KEY_HEADER, Callers, CallersFile
 from sidecard.card import SignedCard
 from sidecard.extension import Sent
 from sidecard.grpc_server import grpc_server
+from sidecard.http_server import served_over_tls
 from sidecard.push import Webhooks
 from sidecard.settings import Settings
 from sidecard.tasks.engine import Engine, system_clock
@@ -32,6 +33,7 @@ from sidecard.testing.engine import KEY
 from sidecard.testing.fake_agents import FakeAgents
 from sidecard.testing.memory_store import MemoryStore
 from sidecard.testing.messages import message
+from sidecard.tls import TlsFiles
 
 APP_TOKEN = "the app's token in tests"  # noqa: S105 -- no secret
 
@@ -126,18 +128,22 @@ async def served(
     webhooks: Webhooks | None = None,
     max_body_bytes: int = 4_194_304,
     clock: Callable[[], int] = system_clock,
+    tls: TlsFiles | None = None,
 ) -> AsyncIterator[Served]:
     """Serve an agent in this process. `callers` is what agents/callers.yaml has under that name.
 
     Leaving the block is like stopping the process; serving again on the same store is a restart. `clock` gives the
     tasks' time, UTC in milliseconds.
 
+    With `tls` there is a real server of HTTP at the card's URLs, too, and gRPC is over TLS.
+
     Callers with `api_key` hold `key_of(name)`; what comes with APP_TOKEN comes through the own sidecar.
     """
     file = CallersFile.model_validate({"callers": callers})
     keys = {hashlib.sha256(key_of(name).encode()).hexdigest(): name for name in callers}
     known = Callers(agent.name, file, app_token=APP_TOKEN, api_keys=keys)
-    settings = Settings(app_id=agent.name, grpc_port=_free_port(), max_body_bytes=max_body_bytes)
+    over_tls = {"tls_port": _free_port(), **{f"tls_{name}": path for name, path in asdict(tls).items()}} if tls else {}
+    settings = Settings(app_id=agent.name, grpc_port=_free_port(), max_body_bytes=max_body_bytes, **over_tls)
     card = describe(agent, settings)
     async with contextlib.AsyncExitStack() as stack:
         engine = Engine(
@@ -163,6 +169,7 @@ async def served(
         server = grpc_server(handler, settings, Telemetry(), known.identify)
         await server.start()
         stack.push_async_callback(server.stop, 0)
+        await stack.enter_async_context(served_over_tls(app, settings))
         yield agent_served
 
 

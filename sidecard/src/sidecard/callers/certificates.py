@@ -4,7 +4,6 @@ import functools
 import hashlib
 import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -74,12 +73,3 @@ def read_certificate(der: bytes) -> Certificate | None:
         names |= {f"dns:{name.lower()}" for name in alternative.get_values_for_type(x509.DNSName)}
     begins, ends = parsed.not_valid_before_utc.timestamp(), parsed.not_valid_after_utc.timestamp()
     return Certificate(thumbprint, frozenset(names), begins, ends)
-
-
-def named_by(certificate: Certificate, known: Mapping[str, str]) -> str | None:
-    """The caller that a certificate is listed for in `known`, callers by certificates' names.
-
-    None when it is listed for nobody, for several callers, or not valid now.
-    """
-    callers = {known[name] for name in certificate.names if name in known}
-    return callers.pop() if len(callers) == 1 and certificate.is_valid() else None
