@@ -10,7 +10,7 @@ from agents.compliance.rules import Spend, SpendVendor
 from agents.expenses.claim import LineItem, parse_csv
 from agents.expenses.policy import Finding, assess
 from agents.expenses.vendor_lookup import Vendor, look_up, register_client
-from sidecard import Agent, DelegationFailed, File, Task
+from sidecard import Agent, File, Task
 from sidecard.settings import Settings
 
 agent = Agent(
@@ -71,7 +71,7 @@ async def validate_expense(claim: ExpenseClaim, task: Task) -> Decision:
             purpose=claim.purpose,
             exceptions=[finding.message for finding in assessment.findings],
         )
-        approval = await _ask_compliance(spend, task)
+        approval = await task.delegate("compliance", "review_spend", spend, output=Approval, rejected="reject")
     return Decision(
         decision="approved",
         approved_by=approval.approved_by,
@@ -96,12 +96,3 @@ async def _look_up(name: str) -> Vendor:
     settings = Settings.load(agent.name)
     async with register_client(settings.dapr_http_port, settings.dapr_api_token.get_secret_value()) as client:
         return await look_up(name, client=client)
-
-
-async def _ask_compliance(spend: Spend, task: Task) -> Approval:
-    try:
-        return await task.delegate("compliance", "review_spend", spend, output=Approval)
-    except DelegationFailed as failed:
-        if failed.state == "REJECTED":
-            task.reject(failed.reason)
-        raise

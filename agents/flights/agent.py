@@ -18,6 +18,7 @@ agent = Agent(
 @agent.skill(
     scope="flights:search",
     idempotent=True,
+    failed="retry",
     tags=["travel", "flights"],
     examples=["LHR to LIS on 3 March", '{"origin": "London", "destination": "Lisbon", "day": "3 March"}'],
 )

@@ -71,12 +71,8 @@ async def _travel(trip: TripPlan, task: Task) -> list[Ticket]:
 
 async def _choose(leg: Leg, left: Decimal | None, task: Task) -> Offer:
     query = FlightQuery(origin=leg.origin or "", destination=leg.destination or "", day=str(leg.day))
-    try:
-        found = await task.delegate("flights", "search_flights", query, output=FlightOffers)
-    except DelegationFailed as failed:
-        if failed.state != "REJECTED":
-            raise
-        task.reject(failed.reason)  # a place that nobody knows is the request's fault
+    # A place that nobody knows is the request's fault.
+    found = await task.delegate("flights", "search_flights", query, output=FlightOffers, rejected="reject")
     if not found.offers:
         task.reject(found.note or f"No flight goes from {leg.origin} to {leg.destination} on {leg.day}.")
     cheapest = found.offers[0]

@@ -60,6 +60,8 @@ def test_skills_come_with_what_another_agent_needs_to_choose_them():
         "idempotent": False,
         "scope": "shop:buy",
         "version": "1",
+        "failed": "surface",
+        "rejected": "surface",
     }
 
 

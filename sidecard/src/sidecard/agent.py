@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, Field, TypeAdapter
 from pydantic.errors import PydanticUserError
 
+from sidecard.actions import SURFACE, declared
 from sidecard.errors import ConfigurationError
 
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -36,6 +37,8 @@ class Skill:
     tags: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
     version: str = "1"
+    failed: str = SURFACE
+    rejected: str = SURFACE
 
     @property
     def name(self) -> str:
@@ -69,13 +72,18 @@ class Agent:
         tags: tuple[str, ...] | list[str] = (),
         examples: tuple[str, ...] | list[str] = (),
         version: str = "1",
+        failed: str = "",
+        rejected: str = "",
     ) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
         """Make an async function `(input, task) -> output` a skill, named after it and described by its docstring.
 
         Input and output are pydantic models, or `str`; a skill whose output is None has told everything by
         `task.artifact`. An `idempotent` skill may start before its task is stored and
         may run again from the top at any time; any other starts once its task is stored, and keeps its effects in
-        `task.once`. Raises ConfigurationError for a function that can't be a skill.
+        `task.once`. `failed` and `rejected` say what an agent that delegates to it does when it ends so (see
+        `sidecard.actions`); by default what is idempotent is retried when it failed, and all else surfaces.
+
+        Raises ConfigurationError for a function that can't be a skill.
         """
 
         def register(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -87,6 +95,7 @@ class Agent:
                 raise ConfigurationError(f"{self.name} has two skills named {skill_id}: rename one")
             if (skill_id, version) in self.formers:
                 raise ConfigurationError(f"{skill_id} needs another version than {version!r}, which is a former one")
+            actions = declared(skill_id, failed, rejected, idempotent=idempotent)
             self.skills[skill_id] = Skill(
                 id=skill_id,
                 function=function,
@@ -98,6 +107,8 @@ class Agent:
                 tags=tuple(tags),
                 examples=tuple(examples),
                 version=version,
+                failed=actions[0],
+                rejected=actions[1],
             )
             return function
 

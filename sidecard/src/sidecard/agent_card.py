@@ -15,6 +15,7 @@ from a2a.types import (
     SecurityScheme,
     StringList,
 )
+from google.protobuf.json_format import MessageToDict
 from pydantic import TypeAdapter
 
 from sidecard import extension
@@ -85,6 +86,44 @@ def for_caller(card: AgentCard, agent: Agent, scopes: frozenset[str]) -> AgentCa
     return own
 
 
+def same_contract(one: AgentCard, other: AgentCard, skill: str) -> bool:
+    """Whether both agents take and give the same with this skill, as far as their cards say; words aside."""
+    mine, theirs = _shape(one, skill), _shape(other, skill)
+    return mine is not None and mine == theirs
+
+
+def _shape(card: AgentCard, skill: str) -> list[Any] | None:
+    """Input, output and repeatability of a skill that the card lists; None where it does not say."""
+    if all(listed.id != skill for listed in card.skills):
+        return None
+    for declared in card.capabilities.extensions:
+        if declared.uri == extension.URI:
+            contract = MessageToDict(declared.params).get("skills", {}).get(skill, {})
+            if "input" in contract and "output" in contract:
+                return [_wordless(contract["input"]), _wordless(contract["output"]), contract.get("idempotent")]
+    return None
+
+
+_NAMED = frozenset({"properties", "$defs", "patternProperties"})
+"""Members of a JSON Schema whose own members are named by its author."""
+_WORDS = frozenset({"title", "description", "examples"})
+
+
+def _wordless(schema: Any) -> Any:  # noqa: ANN401 -- any JSON
+    """A JSON Schema without what is only for readers."""
+    if isinstance(schema, list):
+        return [_wordless(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: {key: _wordless(one) for key, one in value.items()}
+        if name in _NAMED and isinstance(value, dict)
+        else _wordless(value)
+        for name, value in schema.items()
+        if name not in _WORDS
+    }
+
+
 def _interfaces(settings: Settings) -> list[AgentInterface]:
     base = settings.card_url
     interfaces = [
@@ -117,4 +156,6 @@ def _contract(skill: Skill) -> dict[str, Any]:
         "idempotent": skill.idempotent,
         "scope": skill.scope,
         "version": skill.version,
+        "failed": skill.failed,
+        "rejected": skill.rejected,
     }

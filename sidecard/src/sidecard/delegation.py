@@ -4,15 +4,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import httpx
 from a2a.client import Client, ClientConfig, ClientFactory
 from a2a.client.errors import A2AClientError, A2AClientTimeoutError
 from a2a.types import (
+    AgentCard,
     Artifact,
     CancelTaskRequest,
+    GetExtendedAgentCardRequest,
     GetTaskRequest,
     Message,
     Role,
@@ -33,6 +35,7 @@ from a2a.utils.errors import (
 )
 from google.protobuf.json_format import ParseError
 
+from sidecard.agent_card import same_contract
 from sidecard.card import CardCache, fetch_card, reached_at
 from sidecard.error_answers import refusal_of, words_of
 from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
@@ -168,6 +171,34 @@ class Mesh:
         except (CardRejected, A2AError, httpx.HTTPError, ParseError) as error:
             raise _not_canceled(agent, error) from error
         raise AgentUnavailable(f"{agent} says nothing to a withdrawal")
+
+    async def another(self, skill: str, like: str, tried: Sequence[str], tenant: str) -> str:
+        """See `tasks.watch.Delegator`: the first by name whose card for this app has the skill with the same contract.
+
+        What a card for a caller lists, that caller may invoke: so nobody is chosen who would refuse to be asked.
+        """
+        listed = await self._registry.agents()
+        candidates = [one.app_id for one in listed if one.verified_at and skill in one.skills]
+        if not (untried := [agent for agent in sorted(candidates) if agent not in tried]):
+            return ""
+        wanted = await self._card_for_us(like, tenant)
+        for agent in untried:
+            try:
+                offered = await self._card_for_us(agent, tenant)
+            except AgentUnavailable as error:
+                log.info("%s is not asked for %s instead of %s: %s", agent, skill, like, error)
+                continue
+            if same_contract(wanted, offered, skill):
+                return agent
+        return ""
+
+    async def _card_for_us(self, agent: str, tenant: str) -> AgentCard:
+        """An agent's card as it is for this app. Raises AgentUnavailable."""
+        try:
+            client = await self._client(agent)
+            return await client.get_extended_agent_card(GetExtendedAgentCardRequest(tenant=tenant))
+        except (CardRejected, A2AError, httpx.HTTPError, ParseError) as error:
+            raise AgentUnavailable(f"{agent} does not show this app its card: {_words(error)}") from error
 
     async def _client(self, agent: str) -> Client:
         return (await self._verified(agent)).client

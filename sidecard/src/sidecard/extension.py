@@ -3,7 +3,7 @@
 Declared in every card, never required: a caller that doesn't know it is served all the same.
 """
 
-from typing import Any
+from typing import Any, Self
 
 from a2a.types import Message, SendMessageRequest
 from google.protobuf.json_format import MessageToDict
@@ -13,14 +13,35 @@ URI = "https://sidecard.dev/a2a/extensions/durable-skills/v1"
 _PAIR = 2
 DESCRIPTION = (
     "Names the skill that is meant, the question that is answered, and on whose behalf a message is sent, "
-    "or withdraws the message."
+    "or withdraws the message. A task that fails or is rejected says what to do about it."
 )
 
 
-class Sent(BaseModel):
-    """What a message may carry."""
+class _Said(BaseModel):
+    """What stands under our URI in a message's metadata."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    def attach(self, message: Message) -> Message:
+        """Put it into a message's metadata."""
+        content: dict[str, Any] = self.model_dump(exclude_defaults=True)
+        message.metadata.update({URI: content})
+        message.extensions.append(URI)
+        return message
+
+    @classmethod
+    def of_status(cls, message: Message) -> Self | None:
+        """What a status message says, or None when its agent doesn't speak this extension."""
+        if URI not in message.metadata.fields:
+            return None
+        try:
+            return cls.model_validate(MessageToDict(message.metadata)[URI])
+        except ValidationError:
+            return None
+
+
+class Sent(_Said):
+    """What a message may carry."""
 
     skill: str = Field(default="", description="Id of the skill that is meant.")
     question: str = Field(default="", description="Id of the open question that this message answers.")
@@ -39,20 +60,12 @@ class Sent(BaseModel):
                 return cls.model_validate(MessageToDict(within.metadata)[URI])
         return NOTHING_SENT
 
-    def attach(self, message: Message) -> Message:
-        """Put it into a message's metadata."""
-        message.metadata.update({URI: self.model_dump(exclude_defaults=True)})
-        message.extensions.append(URI)
-        return message
-
 
 NOTHING_SENT = Sent()
 
 
-class Asked(BaseModel):
+class Asked(_Said):
     """What the status message of an interrupted task carries."""
-
-    model_config = ConfigDict(extra="ignore")
 
     question: str
     options: dict[str, str] = Field(
@@ -78,16 +91,14 @@ class Asked(BaseModel):
     @classmethod
     def of(cls, message: Message) -> "Asked | None":
         """The question in a status message, or None when its agent doesn't speak this extension."""
-        if URI not in message.metadata.fields:
-            return None
-        try:
-            return cls.model_validate(MessageToDict(message.metadata)[URI])
-        except ValidationError:
-            return None
+        return cls.of_status(message)
 
-    def attach(self, message: Message) -> Message:
-        """Put it into a message's metadata."""
-        content: dict[str, Any] = self.model_dump(exclude_defaults=True)
-        message.metadata.update({URI: content})
-        message.extensions.append(URI)
-        return message
+
+class Ended(_Said):
+    """What the last status message of a task carries that failed or was rejected: what to do about it.
+
+    A retry of it is safe only where it is `repeatable`.
+    """
+
+    action: str = Field(description="As its skill declares it; see `sidecard.actions`.")
+    repeatable: bool = Field(default=False, description="Whether doing it again can't have an effect twice.")

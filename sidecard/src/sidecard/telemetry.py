@@ -189,6 +189,11 @@ def span(name: str, **attributes: AttributeValue) -> Iterator[trace.Span]:
         yield current
 
 
+def note(name: str, **attributes: AttributeValue) -> None:
+    """An event in the current span, if somebody records it."""
+    trace.get_current_span().add_event(name, attributes)
+
+
 class TaskMetrics:
     """What is counted of one agent's tasks. States are A2A's names, `TASK_STATE_FAILED` or `failed`."""
 

@@ -19,6 +19,7 @@ replicas   who else is there, who is gone     adoption  taking over the tasks of
 run        a skill over its recorded steps    group     work side by side within a run
 recording  how steps are recorded             results   what asking and delegating give back
 context    what a skill sees of its task      watch     other agents' tasks, and time
+waits      steps that others end              delegating a call, and what is done when it fails
 runner     skills running, and what becomes of their tasks
 identity   a message that was sent before     binding   parts to models and back
 outbox     receivers are told, in order       engine    new tasks, answers, cancels, restarts

@@ -1,7 +1,6 @@
 """What a skill sees of its task: the `Task` that authors work with."""
 
 import asyncio
-import hashlib
 import logging
 import random
 import secrets
@@ -10,21 +9,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar, overload
 
-from a2a.types import Message, TaskState
-from a2a.types import Task as A2ATask
+from a2a.types import TaskState
 from pydantic import BaseModel, TypeAdapter
 
 from sidecard.agent import File
 from sidecard.callers import Caller
-from sidecard.errors import AgentUnavailable, DelegationFailed, SidecardError, StoreUnavailable
-from sidecard.extension import Asked, Sent
+from sidecard.errors import SidecardError, StoreUnavailable
 from sidecard.tasks import binding
+from sidecard.tasks.delegating import Delegation, PassedOn
 from sidecard.tasks.group import Group
-from sidecard.tasks.recording import codec_of, fingerprint_of
+from sidecard.tasks.recording import StepFailed, codec_of, fingerprint_of
 from sidecard.tasks.results import Answer, Delegated
 from sidecard.tasks.run import OutcomeUnknown, Run
-from sidecard.tasks.state import ASK, CALL, Step
-from sidecard.tasks.states import INTERRUPTED, state_name
+from sidecard.tasks.state import Step
+from sidecard.tasks.waits import Waits
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -41,10 +39,6 @@ class Rejected(Exception):
     """Raised by `Task.reject`: the task ends REJECTED with this reason."""
 
 
-class StepFailed(SidecardError):
-    """What `Task.step` and `Task.once` raise when their function did: recorded, so the same whenever the skill runs."""
-
-
 class Task:
     """A skill's own task.
 
@@ -55,6 +49,7 @@ class Task:
 
     def __init__(self, run: Run, caller: Caller) -> None:
         self._run = run
+        self._waits = Waits(run)
         self.id = run.live.task_id
         self.caller = caller
         self.tenant = run.live.meta["tenant"]
@@ -72,7 +67,7 @@ class Task:
         """
         question = prompt
         while True:
-            answer = await self._ask(question, dict(options or {}), scope, by_other=by_other)
+            answer = await self._waits.ask(question, options, scope, by_other=by_other)
             if not options or answer.choice is not None:
                 return answer
             question = f"{answer.text[:LONGEST_ECHO] or 'That'!r} is none of the choices. {prompt}"
@@ -82,7 +77,7 @@ class Task:
         branch, number, stored = self._run.output()
         live = self._run.live
         if not stored and live.question is None:
-            said = self._says(text, f"{branch}p{number}")
+            said = self._waits.says(text, f"{branch}p{number}")
             self._run.append(live.status(TaskState.TASK_STATE_WORKING, said, branch, number))
             await self._run.keep_up()
 
@@ -144,42 +139,50 @@ class Task:
         return result
 
     @overload
-    async def delegate(self, agent: str, skill: str, request: BaseModel | str, *files: File) -> Delegated: ...
-    @overload
-    async def delegate(self, agent: str, skill: str, request: BaseModel | str, *files: File, output: type[M]) -> M: ...
     async def delegate(
-        self, agent: str, skill: str, request: BaseModel | str, *files: File, output: type[M] | None = None
+        self, agent: str, skill: str, request: BaseModel | str, *files: File, failed: str = "", rejected: str = ""
+    ) -> Delegated: ...
+    @overload
+    async def delegate(
+        self,
+        agent: str,
+        skill: str,
+        request: BaseModel | str,
+        *files: File,
+        output: type[M],
+        failed: str = "",
+        rejected: str = "",
+    ) -> M: ...
+    async def delegate(
+        self,
+        agent: str,
+        skill: str,
+        request: BaseModel | str,
+        *files: File,
+        output: type[M] | None = None,
+        failed: str = "",
+        rejected: str = "",
     ) -> Delegated | M:
         """Have another agent's skill do it, and wait for its end.
 
-        What it asks is asked on, under the rights that it demands, and answered back. Raises DelegationFailed when it
-        ends without success, AgentUnavailable when it can't be reached for long.
+        What it asks is asked on, under the rights that it demands, and answered back. When it ends FAILED or REJECTED
+        what its author has declared for that is done, or what `failed` and `rejected` say here (see
+        `sidecard.actions`); only what its author has declared idempotent is ever repeated.
+
+        Raises DelegationFailed when it ends without success after all that, AgentUnavailable when it can't be reached
+        for long.
         """
         parts = [part for value in (request, *files) for part in binding.parts_of(value)]
-        message = Message(parts=parts)
-        subject, question = self.subject, ""
-        while True:
-            done = await self._call(agent, skill, message, subject, question)
-            if done.task.status.state not in INTERRUPTED:
-                break
-            asked = Asked.of(done.task.status.message) or Asked(question="")
-            answer = await self._ask(done.text, asked.options, asked.scope, by_other=asked.by_other)
-            message = Message(parts=answer.message.parts, task_id=done.task.id, context_id=done.task.context_id)
-            subject, question = answer.by, asked.question
-        if done.task.status.state != TaskState.TASK_STATE_COMPLETED:
-            reason = binding.text_of(done.task.status.message) or "no reason given"
-            raise DelegationFailed(agent, skill, state_name(done.task.status.state), reason)
+        delegation = Delegation(self._run, self._waits, self, skill=skill, parts=parts, subject=self.subject)
+        try:
+            done = await delegation.done(agent, failed, rejected)
+        except PassedOn as rejection:
+            self.reject(str(rejection))
         return done if output is None else output.model_validate(done.data)
 
     async def sleep(self, seconds: float) -> None:
         """Wait, over restarts, until that long after the moment this step was first reached."""
-        fingerprint = fingerprint_of("sleep", (seconds,))
-        key, recorded = await self._run.step("sleep", fingerprint)
-        if recorded is None:
-            until = self._run.live.clock() + round(seconds * 1000)
-            self._run.append(["begun", key, "sleep", fingerprint, until])
-        if recorded is None or not recorded.done:
-            await self._park(key, "sleep", fingerprint, watched=True)
+        await self._waits.sleep(seconds)
 
     async def now(self) -> datetime:
         """The present moment, UTC: the same at every run."""
@@ -195,46 +198,6 @@ class Task:
         return Group(self._run)
 
     # -- how it is done -----------------------------------------------------------------------------------------------
-
-    async def _ask(self, prompt: str, options: dict[str, str], scope: str, *, by_other: bool) -> Answer:
-        fingerprint = fingerprint_of(prompt, (options, scope, by_other))
-        key, recorded = await self._run.step(ASK, fingerprint)
-        if recorded is None:
-            live = self._run.live
-            with self._run.droppable(key, ASK, fingerprint):
-                while live.question is not None:
-                    await self._run.idle(live.question_closed(), lambda: live.question is not None)
-            question = f"{self.id}:{key}"
-            asked = Asked(question=question, options=options, scope=scope, by_other=by_other)
-            status = asked.attach(Message.FromString(self._says(prompt, key)))
-            spec = {"prompt": prompt, "options": options, "scope": scope, "by_other": by_other}
-            self._run.append(
-                ["begun", key, ASK, fingerprint, None],
-                ["question", question, key, spec],
-                live.status(TaskState.TASK_STATE_INPUT_REQUIRED, status.SerializeToString()),
-            )
-        step = recorded if recorded and recorded.done else await self._park(key, ASK, fingerprint, watched=False)
-        by, data = step.value
-        return Answer.of(by, Message.FromString(data), options)
-
-    async def _call(self, agent: str, skill: str, message: Message, subject: str, question: str) -> Delegated:
-        message.message_id = ""
-        fingerprint = fingerprint_of(agent, (skill, message.SerializeToString(deterministic=True).hex()))
-        key, recorded = await self._run.step(CALL, fingerprint)
-        if recorded is None:
-            message.message_id = hashlib.sha256(f"{self.id}:{key}".encode()).hexdigest()[:32]
-            Sent(skill=skill, subject=subject, question=question).attach(message)
-            self._run.append(["begun", key, CALL, fingerprint, [agent, message.SerializeToString()]])
-        step = recorded if recorded and recorded.done else await self._park(key, CALL, fingerprint, watched=True)
-        if isinstance(step.value, str):
-            raise AgentUnavailable(step.value)
-        return Delegated(agent, skill, A2ATask.FromString(step.value))
-
-    async def _park(self, key: str, kind: str, fingerprint: str, *, watched: bool) -> Step:
-        """Wait for a step that has been begun, from when that is stored."""
-        with self._run.droppable(key, kind, fingerprint):
-            await self._run.commit()
-        return await self._run.park(key, kind, fingerprint, watched=watched)
 
     async def _perform(self, name: str, key: str, begun: Step, work: Awaitable[T], codec: TypeAdapter[Any]) -> Step:
         """Do the work of a step and record what became of it, whatever becomes of its run."""
@@ -285,8 +248,3 @@ class Task:
             self._run.append(["done", key, kind, "", value])
             return value
         return int(recorded.value)
-
-    def _says(self, text: str, key: str) -> bytes:
-        live = self._run.live
-        message = binding.agent_says(text, f"{self.id}:{key}", task_id=self.id, context_id=live.meta["context"])
-        return message.SerializeToString()

@@ -413,7 +413,7 @@ class Engine:
     async def _give_up(self, live: Live) -> None:
         live.failure = "process died"
         reason = f"{live.meta['skill']} was given up: the process that ran it died each time; the agent's log has more"
-        await self._runner.end(live, TaskState.TASK_STATE_FAILED, reason)
+        await self._runner.end(live, TaskState.TASK_STATE_FAILED, reason, repeatable=False)
 
     def _look(self, task_ids: Collection[str]) -> None:
         """Others have appended to these tasks, which are this replica's."""

@@ -10,6 +10,12 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 
+from sidecard.errors import SidecardError
+
+
+class StepFailed(SidecardError):
+    """What `Task.step` and `Task.once` raise when their function did: recorded, so the same whenever the skill runs."""
+
 
 def fingerprint_of(name: str, arguments: tuple[object, ...]) -> str:
     """What tells a step from another one at the same place."""

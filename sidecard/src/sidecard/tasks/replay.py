@@ -128,6 +128,9 @@ class _Nobody:
     def unwatch(self, live: Live, key: str) -> None:
         pass
 
+    async def another(self, skill: str, like: str, tried: Sequence[str], tenant: str) -> str:
+        return ""
+
     async def cancel_children(self, live: Live) -> list[Record]:
         return []
 
@@ -297,7 +300,10 @@ class _Comparison:
         if made is None:
             where = next(iter(stops.values()), "its beginning")
             yield f"the log ends {recorded}, and the replay stops at {where}, whose outcome is not in the log"
-        elif (made[2], Message.FromString(made[3])) != (folded.state, folded.task.status.message):
+        elif (made[2], binding.text_of(Message.FromString(made[3]))) != (
+            folded.state,
+            binding.text_of(folded.task.status.message),
+        ):
             yield f"the log ends {recorded}, and the skill now ends {_shown(made)}"
 
     def _outside(self) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -41,6 +41,9 @@ class Watcher(Protocol):
 
     def unwatch(self, live: Live, key: str) -> None:
         """Nobody waits for that step any more."""
+
+    async def another(self, skill: str, like: str, tried: Sequence[str], tenant: str) -> str:
+        """Another agent with that skill; see `watch.Delegator`."""
 
     async def cancel_children(self, live: Live) -> list[Record]:
         """Cancel what a task has delegated and nobody waits for any more. Returns when all are told, or can't be now.
@@ -143,6 +146,15 @@ class Run:
         if recorded and recorded.end == "dropped":
             raise asyncio.CancelledError("this branch was cancelled here")
         return key, recorded
+
+    def fresh(self) -> bool:
+        """Whether this branch is at its end as far as that is recorded: what it does now it has not done before."""
+        branch = _branch.get()
+        return f"{branch.id}:{branch.steps}" not in self.live.folded.steps
+
+    async def another(self, skill: str, like: str, tried: Sequence[str]) -> str:
+        """See Watcher."""
+        return await self._watcher.another(skill, like, tried, self.live.meta["tenant"])
 
     def output(self) -> tuple[str, int, bool]:
         """(branch, number, whether it is stored already) of this branch's next output."""

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ValidationError
 from sidecard.agent import Agent, Skill
 from sidecard.callers import Caller
 from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
+from sidecard.extension import Ended
 from sidecard.tasks import binding
 from sidecard.tasks.context import Rejected, Task
 from sidecard.tasks.live import Live, TaskEnded
-from sidecard.tasks.run import Run, StepMismatch, Watcher
+from sidecard.tasks.run import OutcomeUnknown, Run, StepMismatch, Watcher
 from sidecard.tasks.state import ALONE
 from sidecard.tasks.turns import Limits, Turns
 from sidecard.telemetry import continue_trace, span
@@ -52,11 +53,19 @@ class Runner:
         run = live.run = Run(live, self._watches)
         return run.start(self._in_turn(live, run, first))
 
-    async def end(self, live: Live, state: int, reason: str) -> None:
-        """End a task that has not ended, once everything delegated from it is told, or found to be told later."""
+    async def end(self, live: Live, state: int, reason: str, *, repeatable: bool = True) -> None:
+        """End a task that has not ended, once everything delegated from it is told, or found to be told later.
+
+        Whoever delegated it is told what its skill has declared for such an end, and, if that is idempotent and the end
+        itself `repeatable`, that it may be done again.
+        """
         orphans = await self._watches.cancel_children(live)
         context = live.meta["context"]
         message = binding.agent_says(reason, f"{live.task_id}:end", task_id=live.task_id, context_id=context)
+        skill = self._agent.skill_of(live.meta["skill"], live.meta["version"])
+        if skill is not None and state in (TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_REJECTED):
+            action = skill.failed if state == TaskState.TASK_STATE_FAILED else skill.rejected
+            Ended(action=action, repeatable=skill.idempotent and repeatable).attach(message)
         with contextlib.suppress(TaskEnded):
             live.append(*orphans, live.status(state, message.SerializeToString()))
 
@@ -101,7 +110,8 @@ class Runner:
     async def _fail(self, live: Live, reason: str, kind: str) -> None:
         if live.lost is None and not live.ended:
             live.failure = kind
-            await self.end(live, TaskState.TASK_STATE_FAILED, reason)
+            repeatable = kind != OutcomeUnknown.__name__
+            await self.end(live, TaskState.TASK_STATE_FAILED, reason, repeatable=repeatable)
 
     async def _skill(self, live: Live, run: Run, skill: Skill, message: Message) -> None:
         owner, subject = live.meta["owner"], live.meta["subject"]

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
@@ -49,6 +49,12 @@ class Delegator(Protocol):
         """Cancel what an agent has made of a first message, or may make of it yet, if it has taken it at all.
 
         Where the agent has no way to do that, it is said what to check by hand. Raises AgentUnavailable, Refused.
+        """
+
+    async def another(self, skill: str, like: str, tried: Sequence[str], tenant: str) -> str:
+        """An enrolled agent, none of those that were tried, that lets this one use a skill as that agent has it.
+
+        "" when there is none, or what that agent takes and gives is not known. Raises AgentUnavailable.
         """
 
 
@@ -99,6 +105,10 @@ class Watches:
         for timer in self._sleepers.values():
             timer.cancel()
         self._sleepers.clear()
+
+    async def another(self, skill: str, like: str, tried: Sequence[str], tenant: str) -> str:
+        """See run.Watcher."""
+        return await self._delegator.another(skill, like, tried, tenant)
 
     async def cancel_children(self, live: Live) -> list[Record]:
         """See run.Watcher. With nothing left to cancel it does not wait, so that a task's end joins what is stored."""

@@ -1,7 +1,7 @@
 """Other agents, which answer as told."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from a2a.types import Message, TaskState, TaskStatus
@@ -17,7 +17,8 @@ class FakeAgents:
     """Other agents: `answers` holds, per agent, what becomes of each message in turn, a Task or an error to raise.
 
     A message that is sent again, under its messageId, has what became of it before. Those that are `down` are not
-    reached by cancels; `canceled` are the others, with the task, and `withdrawn` with the messageId.
+    reached by cancels; `canceled` are the others, with the task, and `withdrawn` with the messageId. `offers` has the
+    agents that offer a skill, each the same way.
     """
 
     answers: dict[str, list[A2ATask | AgentUnavailable]] = field(default_factory=dict)
@@ -26,6 +27,7 @@ class FakeAgents:
     withdrawn: list[tuple[str, str]] = field(default_factory=list)
     hold: asyncio.Event | None = None
     down: set[str] = field(default_factory=set)
+    offers: dict[str, list[str]] = field(default_factory=dict)
     _given: dict[str, A2ATask | AgentUnavailable] = field(default_factory=dict)
 
     async def follow(self, agent: str, message: Message, tenant: str, accepted: Callable[[str], None]) -> A2ATask:
@@ -53,6 +55,10 @@ class FakeAgents:
         if agent in self.down:
             raise AgentUnavailable(f"{agent} is down")
         self.withdrawn.append((agent, message.message_id))
+
+    async def another(self, skill: str, like: str, tried: Sequence[str], tenant: str) -> str:
+        """See tasks.watch.Delegator."""
+        return next((agent for agent in self.offers.get(skill, ()) if agent not in tried), "")
 
 
 def ended(task_id: str, *values: object, state: TaskState = TaskState.TASK_STATE_COMPLETED, says: str = "") -> A2ATask:
