@@ -25,13 +25,15 @@ from sidecard.agent import Agent
 from sidecard.agent_card import REST_PATH, describe, for_caller
 from sidecard.callers import Caller, Callers, CallersFile, Claims, Identify
 from sidecard.card import SignedCard, card_routes
-from sidecard.delegation import Mesh
+from sidecard.credentials import Tokens, parse_clients
+from sidecard.delegation import ForeignFile, Mesh, Outside
 from sidecard.edge import CallerContextBuilder, Edge, not_routed
 from sidecard.egress import Destinations
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable
 from sidecard.grpc_server import grpc_server
 from sidecard.http_server import http_server, served_over_tls
 from sidecard.jsonrpc import JsonRpc
+from sidecard.outbound import Outbound
 from sidecard.push import Webhooks
 from sidecard.refusals import Unavailable
 from sidecard.registry import Registry, keep_enrolled
@@ -157,6 +159,7 @@ class Service:
             api_keys = _api_keys(await self._secret(sidecar, name, "api-keys"))
             task_id_key, *former_keys = _task_id_keys(await self._secret(sidecar, name, "task-id-key"))
             trust = TrustStore.parse(await self._secret(sidecar, "trust", "publishers"))
+            outside = await self._outside(sidecar, stack)
         token = settings.app_api_token.get_secret_value()
         self._signed = SignedCard(sign(self._public, key))
         self._callers = Callers(name, self._file, app_token=token, api_keys=api_keys)
@@ -174,7 +177,7 @@ class Service:
             store,
             task_id_key=task_id_key,
             former_keys=former_keys,
-            delegator=Mesh(self._mesh, Registry(self._mesh), trust),
+            delegator=Mesh(self._mesh, Registry(self._mesh), trust, outside),
             scopes_of=self.scopes_of,
             sender=self._webhooks,
             topic=topic,
@@ -192,6 +195,17 @@ class Service:
             stack.push_async_callback(server.stop, 1.0)
         await stack.enter_async_context(served_over_tls(app, settings))
         return engine
+
+    async def _outside(self, sidecar: httpx.AsyncClient, stack: contextlib.AsyncExitStack) -> Outside | None:
+        """The way to foreign agents, where the operator allows any."""
+        destinations = Destinations.parse(self.settings.foreign, "SIDECARD_FOREIGN")
+        if not destinations:
+            return None
+        agents = ForeignFile.read(self.settings.foreign_file).agents
+        clients = parse_clients(await self._secret(sidecar, self.agent.name, "clients"))
+        outbound = Outbound(destinations)
+        stack.push_async_callback(outbound.aclose)
+        return Outside(agents, outbound, Tokens(outbound, clients), self.telemetry.instrument_client)
 
     async def _secret(self, sidecar: httpx.AsyncClient, name: str, key: str) -> str:
         """One secret, waiting for the sidecar if need be; says every few seconds that it waits."""

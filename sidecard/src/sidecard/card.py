@@ -82,8 +82,7 @@ async def fetch_card(
     result = "unavailable"
     try:
         card_url = _card_url(url)
-        body = await _fetch(client, card_url, cache, timeout)
-        verified = verify(parse_card(body, card_url), trust)
+        verified = verify(await get_card(client, url, cache=cache, timeout=timeout), trust)
         if agent is not None and verified.card.name != agent:
             raise CardRejected(
                 f"{card_url} serves the card of '{verified.card.name}', not '{agent}': check the address."
@@ -95,6 +94,21 @@ async def fetch_card(
     finally:
         _FETCHES.add(1, {"result": result})
     return verified
+
+
+async def get_card(
+    client: httpx.AsyncClient,
+    url: str,
+    *,
+    cache: CardCache | None = None,
+    timeout: float = 10.0,  # noqa: ASYNC109 - as above
+) -> AgentCard:
+    """The card at an agent's base URL, not verified: nothing of it may be used before it is (`fetch_card` does both).
+
+    Raises AgentUnavailable, and CardRejected for what is no card.
+    """
+    card_url = _card_url(url)
+    return parse_card(await _fetch(client, card_url, cache, timeout), card_url)
 
 
 def parse_card(body: bytes, source: str) -> AgentCard:

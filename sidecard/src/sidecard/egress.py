@@ -1,4 +1,4 @@
-"""Connections to addresses that callers chose (webhooks): to public addresses only, or where the operator allows.
+"""Connections to addresses that others chose (webhooks, foreign agents): public ones only, or as the operator allows.
 
 The name is resolved, its addresses are checked, and the connection goes to an address that was checked: in one place,
 at the moment of connecting, so that a name which changes its mind in between (DNS rebinding) gains nothing.
@@ -84,8 +84,8 @@ class Destinations:
     origins: frozenset[Origin] = frozenset()
 
     @classmethod
-    def parse(cls, setting: str) -> "Destinations":
-        """`public` and origins, by commas or blanks; "" is nowhere. Raises ConfigurationError."""
+    def parse(cls, setting: str, variable: str = "SIDECARD_WEBHOOKS") -> "Destinations":
+        """`public` and origins, by commas or blanks; "" is nowhere. Raises ConfigurationError, naming the variable."""
         origins = set()
         items = setting.replace(",", " ").split()
         for item in items:
@@ -94,9 +94,9 @@ class Destinations:
             try:
                 origin = Origin.of(item)
             except DestinationRefused as error:
-                raise ConfigurationError(f"SIDECARD_WEBHOOKS has {item!r}: {error}") from None
+                raise ConfigurationError(f"{variable} has {item!r}: {error}") from None
             if httpx.URL(item).raw_path not in (b"", b"/"):
-                raise ConfigurationError(f"SIDECARD_WEBHOOKS has {item!r}: give the origin alone, {origin}")
+                raise ConfigurationError(f"{variable} has {item!r}: give the origin alone, {origin}")
             origins.add(origin)
         return cls(PUBLIC in items, frozenset(origins))
 

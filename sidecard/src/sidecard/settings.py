@@ -63,6 +63,17 @@ class Settings(BaseSettings):
         description="Where every event of every task is published: a pub/sub component and a topic, as in "
         "pubsub/tasks. Default: nowhere.",
     )
+    foreign: str = Field(
+        default="",
+        validation_alias="SIDECARD_FOREIGN",
+        description="Where agents outside of the mesh, and the issuers of tokens for them, may be called: `public` "
+        "(https to public addresses) and origins such as http://127.0.0.1:9001, by commas. Default: nowhere.",
+    )
+    foreign_file: Path = Field(
+        default=Path("agents/foreign.yaml"),
+        validation_alias="SIDECARD_FOREIGN_AGENTS",
+        description="Those agents, by name: where each is, how its card is proven, and who gives us tokens for it.",
+    )
     delivery_days: float = Field(
         default=3.0,
         gt=0,

@@ -89,6 +89,7 @@ def _ensure_secrets(project: Project, agents: list[App], api_keys: dict[str, str
         own = store.setdefault(app.app_id, {})
         own.setdefault("task-id-key", secrets.token_hex(32))
         own.setdefault("signing-key", _new_signing_key(app.app_id))
+        own.setdefault("clients", "{}")  # what issuers of tokens for foreign agents call it; see `credentials`
         own["api-keys"] = json.dumps(api_keys, sort_keys=True)
         public = json.loads(jwk.JWK.from_json(own["signing-key"]).export_public())
         if not any(key["kid"] == public["kid"] for key in pinned):

@@ -35,11 +35,14 @@ class Refused(AgentUnavailable):
 class Delegator(Protocol):
     """How tasks reach other agents."""
 
-    async def follow(self, agent: str, message: Message, tenant: str, accepted: Callable[[str], None]) -> A2ATask:
+    async def follow(
+        self, agent: str, message: Message, tenant: str, accepted: Callable[[str], None], *, known: str = ""
+    ) -> A2ATask:
         """Send a message, again and again if need be, and return the task once it has ended or waits for somebody.
 
-        `accepted` is told the task's id as soon as it is known, if it has not ended by then. Raises AgentUnavailable
-        when patience is over, NotTaken where it is certain that nothing came of the message.
+        `known` is the task that is known to have come of the message already. `accepted` is told the task's id as soon
+        as it is known, if it has not ended by then. Raises AgentUnavailable when patience is over, NotTaken where it
+        is certain that nothing came of the message.
         """
 
     async def cancel(self, agent: str, task_id: str, tenant: str) -> None:
@@ -174,7 +177,9 @@ class Watches:
         end = "done"
         child: list[Record] = []
         try:
-            task = await self._delegator.follow(agent, Message.FromString(data), live.meta["tenant"], accepted)
+            task = await self._delegator.follow(
+                agent, Message.FromString(data), live.meta["tenant"], accepted, known=known
+            )
             task.ClearField("history")
             value = task.SerializeToString()
             if task.id and not known:

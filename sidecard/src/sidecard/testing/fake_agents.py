@@ -30,7 +30,9 @@ class FakeAgents:
     offers: dict[str, list[str]] = field(default_factory=dict)
     _given: dict[str, A2ATask | AgentUnavailable] = field(default_factory=dict)
 
-    async def follow(self, agent: str, message: Message, tenant: str, accepted: Callable[[str], None]) -> A2ATask:
+    async def follow(
+        self, agent: str, message: Message, tenant: str, accepted: Callable[[str], None], *, known: str = ""
+    ) -> A2ATask:
         """See tasks.watch.Delegator."""
         self.sent.append((agent, message))
         if message.message_id not in self._given:

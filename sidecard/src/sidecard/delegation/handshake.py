@@ -1,0 +1,217 @@
+"""The first three steps of calling an agent, whoever built it: discover it, verify its card, get credentials for it.
+
+What follows, sending and tracking, is `tracking`; `mesh` does all five. Each step is one span of its own.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import httpx
+from a2a.client import Client, ClientConfig, ClientFactory
+from a2a.types import AgentCard
+
+from sidecard.card import CardCache, get_card, reached_at
+from sidecard.credentials import Authority, Bearer, Tokens
+from sidecard.delegation.foreign import ForeignAgent
+from sidecard.egress import DestinationRefused, Origin
+from sidecard.errors import AgentUnavailable, CardRejected
+from sidecard.extension import URI
+from sidecard.outbound import Outbound
+from sidecard.registry import Registry
+from sidecard.signature import NOT_JSON, digest
+from sidecard.telemetry import span
+from sidecard.trust import TrustStore, verify
+
+VERIFIED_SECONDS = 30.0
+"""How long a verified card is used before it is fetched and verified anew."""
+MOST_CLIENTS = 64
+"""Of one agent: one for each skill of it that is called."""
+BINDINGS = ("JSONRPC", "HTTP+JSON")
+"""What is spoken to foreign agents, the first that they have; in the mesh it is JSON-RPC alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """An agent whose card is believed, until when, and the clients made from it, by skill and whose rights they use."""
+
+    card: AgentCard
+    until: float
+    extended: bool
+    """Whether the agent knows our extension: then it also recognises a message that is sent again."""
+    foreign: ForeignAgent | None = None
+    clients: dict[tuple[str, str], Client] = field(default_factory=dict)
+
+
+class Outside:
+    """The way to foreign agents: those that the operator names, over connections that are checked, with our tokens.
+
+    `instrument` is told of every httpx client, so that the trace goes along.
+    """
+
+    def __init__(
+        self,
+        agents: dict[str, ForeignAgent],
+        outbound: Outbound,
+        tokens: Tokens,
+        instrument: Callable[[httpx.AsyncClient], None] = lambda _: None,
+    ) -> None:
+        self.agents = agents
+        self.tokens = tokens
+        self._outbound = outbound
+        self._instrument = instrument
+        self.http = self.client()
+
+    def client(self, auth: httpx.Auth | None = None) -> httpx.AsyncClient:
+        """An httpx client to the outside, which takes the trace along."""
+        client = self._outbound.client(auth)
+        self._instrument(client)
+        return client
+
+
+class Handshake:
+    """Makes clients of agents: whom it has verified is believed for VERIFIED_SECONDS.
+
+    `client` is an httpx client over `MeshTransport`; without an `outside` no foreign agent is called.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        registry: Registry,
+        trust: TrustStore,
+        outside: Outside | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._http, self._registry, self._trust, self._outside = client, registry, trust, outside
+        self._clock = clock
+        self._cards = CardCache()
+        self._met: dict[str, Met] = {}
+
+    async def meet(self, agent: str) -> Met:
+        """Steps 1 and 2: an agent whose card has just been verified, or was a moment ago.
+
+        Raises:
+            AgentUnavailable: it is not known, or can't be reached now (AccessDenied: not by us).
+            CardRejected: what it shows is not to be believed.
+        """
+        met = self._met.get(agent)
+        if met is not None and met.until > self._clock():
+            return met
+        with span("handshake discover", agent=agent):
+            foreign, pinned = await self._discover(agent)
+            if foreign is None:
+                base, http = f"http://{agent}", self._http
+            elif self._outside is None:
+                raise CardRejected(
+                    f"'{agent}' is a foreign agent, and none may be called from here: allow it in SIDECARD_FOREIGN."
+                )
+            else:
+                base, http = foreign.url, self._outside.http
+            try:
+                card = await get_card(http, base, cache=self._cards)
+            except DestinationRefused as error:
+                raise CardRejected(f"{base} is not called: {error}. See SIDECARD_FOREIGN.") from error
+        with span("handshake verify", agent=agent):
+            card = self._believed(card, agent, pinned) if foreign is None else self._proven(card, agent, foreign)
+        extended = any(extension.uri == URI for extension in card.capabilities.extensions)
+        met = self._met[agent] = Met(card, self._clock() + VERIFIED_SECONDS, extended, foreign)
+        return met
+
+    async def client(self, agent: str, skill: str, subject_token: str = "") -> tuple[Client, Met]:
+        """Steps 1 to 3: a client for one skill of an agent, which has the credentials for just that.
+
+        With a `subject_token`, where the agent's enrolment says `exchange`, the caller's rights travel and not ours.
+        Raises as `meet` and `credentials.Tokens.token` do.
+        """
+        met = await self.meet(agent)
+        authority = self._authority(met, skill, subject_token)
+        key = (authority.scope, authority.subject_token) if authority else ("", "")
+        if authority is not None and self._outside is not None:
+            with span("handshake credentials", agent=agent, scope=authority.scope, issuer=authority.issuer):
+                await self._outside.tokens.token(authority)
+        client = met.clients.get(key)
+        if client is None:
+            if len(met.clients) >= MOST_CLIENTS:
+                met.clients.clear()
+            client = met.clients[key] = self._make(met, authority)
+        return client, met
+
+    def forget(self, agent: str) -> None:
+        """Meet it anew next time."""
+        self._met.pop(agent, None)
+
+    async def _discover(self, agent: str) -> tuple[ForeignAgent | None, str]:
+        """Where an agent is: by direct configuration, else by the registry, with the card's digest there."""
+        if self._outside is not None and agent in self._outside.agents:
+            return self._outside.agents[agent], ""
+        enrolled = await self._registry.agent(agent)
+        return None, enrolled.card_digest
+
+    def _believed(self, card: AgentCard, agent: str, pinned: str) -> AgentCard:
+        verified = verify(card, self._trust)
+        if verified.card.name != agent:
+            raise CardRejected(
+                f"'{agent}' serves the card of '{verified.card.name}', not '{agent}': check the address."
+            )
+        if verified.digest != pinned:
+            raise AgentUnavailable(f"{agent} shows another card than the registry lists; it may be enrolling right now")
+        return reached_at(verified.card, f"http://{agent}")
+
+    def _proven(self, card: AgentCard, agent: str, foreign: ForeignAgent) -> AgentCard:
+        """A foreign agent's card, with only those interfaces that we speak and that lie where it is enrolled."""
+        if foreign.publisher:
+            if card.provider.organization != foreign.publisher:
+                raise CardRejected(
+                    f"The card of '{agent}' is by {card.provider.organization[:80]!r}, not by '{foreign.publisher}' "
+                    "as enrolled: ask its publisher."
+                )
+            card = verify(card, self._trust).card
+        try:
+            pinned = not foreign.card_digest or digest(card) == foreign.card_digest
+        except NOT_JSON as error:
+            raise CardRejected(f"The card of '{agent}' has no canonical JSON: ask its publisher to mend it.") from error
+        if not pinned:
+            raise CardRejected(
+                f"'{agent}' shows another card than was pinned for it: look at the new one, and pin its digest."
+            )
+        name = foreign.card_name or agent
+        if card.name != name:
+            raise CardRejected(f"'{agent}' serves the card of {card.name[:80]!r}, not '{name}': check the address.")
+        usable = [i for i in card.supported_interfaces if i.protocol_binding in BINDINGS and _lies_at(i.url, foreign)]
+        if not usable:
+            raise CardRejected(
+                f"The card of '{agent}' offers none of {', '.join(BINDINGS)} at {foreign.origin}, where it is "
+                "enrolled: nothing is sent to other places."
+            )
+        here = AgentCard()
+        here.CopyFrom(card)
+        del here.supported_interfaces[:]
+        here.supported_interfaces.extend(usable)
+        return here
+
+    def _authority(self, met: Met, skill: str, subject_token: str) -> Authority | None:
+        foreign = met.foreign
+        if foreign is None or foreign.credentials is None:
+            return None
+        ours = foreign.credentials
+        carried = subject_token if ours.exchange else ""
+        return Authority(ours.issuer, ours.audience or foreign.url, foreign.scope(met.card, skill), carried)
+
+    def _make(self, met: Met, authority: Authority | None) -> Client:
+        if met.foreign is None or self._outside is None:
+            http, bindings = self._http, ["JSONRPC"]
+        else:
+            auth = Bearer(self._outside.tokens, authority, met.foreign.origin) if authority else None
+            http, bindings = self._outside.client(auth), list(BINDINGS)
+        config = ClientConfig(
+            httpx_client=http, streaming=True, supported_protocol_bindings=bindings, use_client_preference=True
+        )
+        return ClientFactory(config).create(met.card)
+
+
+def _lies_at(url: str, foreign: ForeignAgent) -> bool:
+    try:
+        return Origin.of(url) == foreign.origin
+    except DestinationRefused:
+        return False
