@@ -210,14 +210,18 @@ class DurableRequestHandler(RequestHandler):
         """SubscribeToTask (§3.1.6): the current task, then what happens to it; refused for an ended task.
 
         With the id of an event that the caller has seen (Last-Event-ID) everything behind it, also when it has ended.
+        Who sees the task only because of its open question sees nothing that comes after it.
         """
         checks.required(params)
-        after = _last_event(context)
-        async with self._task(params.id, context, tenant_of(params, context)) as live:
+        after, tenant = _last_event(context), tenant_of(params, context)
+        async with self._task(params.id, context, tenant) as live:
+            caller = caller_of(context, tenant)
             if live.folded.ended and after is None:
                 raise UnsupportedOperationError(f"the task is {state_name(live.folded.state)}; get it with GetTask")
             async with _events(live, beyond=True, after=after) as events:
                 async for event in events:
+                    if not may_see(live.folded, caller, tenant):
+                        return
                     yield event
 
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:

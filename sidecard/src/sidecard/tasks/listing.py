@@ -131,5 +131,5 @@ def _places(token: str) -> dict[int, int] | None:
     try:
         places = msgpack.unpackb(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)), strict_map_key=False)
         return {int(k): int(place) for k, place in places.items()}
-    except (ValueError, TypeError, AttributeError, binascii.Error, msgpack.UnpackException):
+    except (ValueError, TypeError, AttributeError, OverflowError, binascii.Error, msgpack.UnpackException):
         raise InvalidParamsError("pageToken is not one that this agent gave out") from None

@@ -1,0 +1,356 @@
+"""What one caller or tenant can learn of, or do to, the tasks of another: nothing, by any operation of any binding."""
+
+import asyncio
+import base64
+import itertools
+import json
+import math
+from dataclasses import dataclass
+
+import grpc.aio
+import msgpack
+import pytest
+from a2a.types import SendMessageRequest, TaskPushNotificationConfig, a2a_pb2
+from a2a.types.a2a_pb2_grpc import A2AServiceStub
+from google.protobuf.json_format import MessageToJson, ParseDict
+
+from sidecard import Agent, Task
+from sidecard.extension import URI
+from sidecard.tasks import handler
+from sidecard.testing import FakeWebhooks, MemoryStore, key_of, served
+
+BINDINGS = ["JSONRPC", "HTTP+JSON", "GRPC"]
+USERS, TENANTS = ("ada", "bob"), ("", "acme")
+WORLDS = list(itertools.product(USERS, TENANTS))
+CALLERS = {name: {"api_key": True, "tenants": ["acme"], "grants": {"bank": ["pay"]}} for name in USERS} | {
+    name: {"api_key": True, "grants": {"bank": ["approve"]}} for name in ("boss", "deputy")
+}
+MISSING = "f" * 32
+STREAM_SECONDS = 0.4
+"""An answer that has not ended after that is a stream that was let in."""
+HOOK = {"id": "hook", "url": "https://example.org/hook"}
+REQUESTS = {
+    "SendMessage": SendMessageRequest,
+    "SendStreamingMessage": SendMessageRequest,
+    "GetTask": a2a_pb2.GetTaskRequest,
+    "ListTasks": a2a_pb2.ListTasksRequest,
+    "CancelTask": a2a_pb2.CancelTaskRequest,
+    "SubscribeToTask": a2a_pb2.SubscribeToTaskRequest,
+    "CreateTaskPushNotificationConfig": TaskPushNotificationConfig,
+    "GetTaskPushNotificationConfig": a2a_pb2.GetTaskPushNotificationConfigRequest,
+    "ListTaskPushNotificationConfigs": a2a_pb2.ListTaskPushNotificationConfigsRequest,
+    "DeleteTaskPushNotificationConfig": a2a_pb2.DeleteTaskPushNotificationConfigRequest,
+    "GetExtendedAgentCard": a2a_pb2.GetExtendedAgentCardRequest,
+}
+STREAMS = {"SendStreamingMessage", "SubscribeToTask"}
+agent = Agent(name="bank", version="1", description="Pays.", publisher="Tests", asks=("approve",))
+
+
+@agent.skill(scope="pay", idempotent=False)
+async def pay(text: str, task: Task) -> str:
+    """Pays, once it is told where to."""
+    answer = await task.ask("Where to?")
+    return f"{text} to {answer.text}"
+
+
+@agent.skill(scope="pay", idempotent=False)
+async def spend(text: str, task: Task) -> str:
+    """Pays, once somebody else allows it."""
+    return (await task.ask("May I?", scope="approve", by_other=True)).text
+
+
+@dataclass
+class Victim:
+    """A task of somebody: what its owner alone should know."""
+
+    user: str
+    tenant: str
+    id: str
+    context: str
+    message: str
+
+    @property
+    def secrets(self):
+        """Words that no stranger sees, unless it said them itself."""
+        return [self.id, f"the secret of {self.user} in {self.tenant or 'no tenant'}"]
+
+
+class Bank:
+    """A served agent, and raw calls of it."""
+
+    def __init__(self, desk, channel, client):
+        self.desk, self.channel, self.client = desk, channel, client
+        self.tried = 0
+
+    async def call(self, binding, user, operation, params, **headers):
+        """Everything that comes back: a status and all bytes that are not the time of day."""
+        self.tried += 1
+        try:
+            async with asyncio.timeout(STREAM_SECONDS if operation in STREAMS else 10):
+                return await {"JSONRPC": self._jsonrpc, "HTTP+JSON": self._rest, "GRPC": self._grpc}[binding](
+                    user, operation, params, headers
+                )
+        except TimeoutError:
+            return "open", ""
+
+    async def _jsonrpc(self, user, operation, params, headers):
+        body = {"jsonrpc": "2.0", "id": 1, "method": operation, "params": params}
+        answer = await self.client.post("/a2a", json=body, headers={"x-api-key": key_of(user), **headers})
+        return answer.status_code, f"{answer.headers} {answer.text}"
+
+    async def _rest(self, user, operation, params, headers):
+        params = dict(params)
+        task, tenant = params.pop("taskId", None) or params.get("id", ""), params.pop("tenant", "")
+        hook = params.get("id", "")
+        method, path = {
+            "SendMessage": ("POST", "/message:send"),
+            "SendStreamingMessage": ("POST", "/message:stream"),
+            "GetTask": ("GET", f"/tasks/{task}"),
+            "ListTasks": ("GET", "/tasks"),
+            "CancelTask": ("POST", f"/tasks/{task}:cancel"),
+            "SubscribeToTask": ("GET", f"/tasks/{task}:subscribe"),
+            "CreateTaskPushNotificationConfig": ("POST", f"/tasks/{task}/pushNotificationConfigs"),
+            "GetTaskPushNotificationConfig": ("GET", f"/tasks/{task}/pushNotificationConfigs/{hook}"),
+            "ListTaskPushNotificationConfigs": ("GET", f"/tasks/{task}/pushNotificationConfigs"),
+            "DeleteTaskPushNotificationConfig": ("DELETE", f"/tasks/{task}/pushNotificationConfigs/{hook}"),
+            "GetExtendedAgentCard": ("GET", "/extendedAgentCard"),
+        }[operation]
+        sends = {"json": params} if method == "POST" else {"params": params if operation == "ListTasks" else {}}
+        url = "/rest" + (f"/{tenant}" if tenant else "") + path
+        answer = await self.client.request(method, url, headers={"x-api-key": key_of(user), **headers}, **sends)
+        return answer.status_code, f"{answer.headers} {answer.text}"
+
+    async def _grpc(self, user, operation, params, headers):
+        request = ParseDict(params, REQUESTS[operation]())
+        metadata = [("x-api-key", key_of(user)), ("a2a-version", "1.0"), *headers.items()]
+        call = getattr(A2AServiceStub(self.channel), operation)(request, metadata=metadata)
+        try:
+            events = [event async for event in call] if operation in STREAMS else [await call]
+        except grpc.aio.AioRpcError as error:
+            return error.code(), f"{error.details()} {error.trailing_metadata()}"
+        return grpc.StatusCode.OK, "".join(map(MessageToJson, events))
+
+    async def open_task(self, user, tenant, binding="JSONRPC"):
+        """A task that waits for its owner's answer and has a webhook."""
+        name = f"of {user} in {tenant or 'no tenant'}"
+        message = sending(f"m {name}", f"the secret {name}", metadata={URI: {"skill": "pay"}})
+        _, answer = await self.call(binding, user, "SendMessage", {"message": message, "tenant": tenant})
+        task = json.loads(answer[answer.index('{"jsonrpc') :])["result"]["task"]
+        hook = {"taskId": task["id"], "tenant": tenant, **HOOK}
+        await self.call(binding, user, "CreateTaskPushNotificationConfig", hook)
+        return Victim(user, tenant, task["id"], task["contextId"], message["messageId"])
+
+    async def state_of(self, victim):
+        """All that its owner sees of a task."""
+        ids = {"tenant": victim.tenant}
+        hooks = await self.call("JSONRPC", victim.user, "ListTaskPushNotificationConfigs", ids | {"taskId": victim.id})
+        return await self.call("JSONRPC", victim.user, "GetTask", ids | {"id": victim.id}), hooks
+
+
+def sending(message_id, text, **more):
+    """A message to the skill `pay`, or the one that its metadata name."""
+    return {"messageId": message_id, "role": "ROLE_USER", "parts": [{"text": text}], **more}
+
+
+@pytest.fixture
+async def bank():
+    webhooks = FakeWebhooks()
+    async with (
+        served(agent, MemoryStore(), CALLERS, webhooks=webhooks) as desk,
+        grpc.aio.insecure_channel(desk.grpc_target) as channel,
+        desk.http() as client,
+    ):
+        yield Bank(desk, channel, client)
+
+
+def on_a_task(task_id, tenant):
+    """Every operation on a task, with each way of naming it."""
+    ids = {"id": task_id, "tenant": tenant}
+    hook = {"taskId": task_id, "tenant": tenant}
+    answer = {"message": sending("an answer", "to me", taskId=task_id), "tenant": tenant}
+    with_hook = {**answer, "configuration": {"taskPushNotificationConfig": HOOK}}
+    named = {"message": {**answer["message"], "metadata": {URI: {"question": "1"}}}, "tenant": tenant}
+    yield "GetTask", ids, {}
+    yield "GetTask", {**ids, "historyLength": 5}, {}
+    yield "SubscribeToTask", ids, {}
+    for place in ("1.0", "1.1", "2.0"):
+        yield "SubscribeToTask", ids, {"last-event-id": place}
+    yield "GetTaskPushNotificationConfig", {**hook, "id": "hook"}, {}
+    yield "ListTaskPushNotificationConfigs", hook, {}
+    yield "CreateTaskPushNotificationConfig", {**hook, **HOOK}, {}
+    yield "DeleteTaskPushNotificationConfig", {**hook, "id": "hook"}, {}
+    for operation in ("SendMessage", "SendStreamingMessage"):
+        yield operation, answer, {}
+        yield operation, with_hook, {}
+        yield operation, named, {}
+    yield "CancelTask", ids, {}
+
+
+async def pry(bank, binding, victims, worlds=WORLDS):
+    """Operations on tasks that are not one's own whose answer is not that for a task which isn't there."""
+    found = []
+    for user, tenant in worlds:
+        nothing = [
+            await bank.call(binding, user, name, params, **more) for name, params, more in on_a_task(MISSING, tenant)
+        ]
+        for victim in victims:
+            if (victim.user, victim.tenant) == (user, tenant):
+                continue
+            for (name, params, more), expected in zip(on_a_task(victim.id, tenant), nothing, strict=True):
+                status, told = await bank.call(binding, user, name, params, **more)
+                if (status, told.replace(victim.id, MISSING)) != expected:
+                    found.append(name)
+    return found
+
+
+async def pry_in_lists(bank, binding, victims):
+    """Lists, by whatever filter or page token, that hold another's task."""
+    found = []
+    for user, tenant in WORLDS:
+        others = [victim for victim in victims if (victim.user, victim.tenant) != (user, tenant)]
+        queries = [{}, {"status": "TASK_STATE_INPUT_REQUIRED"}, {"includeArtifacts": True}]
+        queries += [{"contextId": victim.context} for victim in others]
+        queries += [{"pageToken": token, "pageSize": 1} for token in tokens()]
+        for query in queries:
+            _, told = await bank.call(binding, user, "ListTasks", {"tenant": tenant, **query})
+            found += [query for victim in others if any(secret in told for secret in victim.secrets)]
+            found += [query for word in ("unexpected", "INTERNAL") if word in told]
+            if "contextId" in query and '"tasks":[{' in told.replace(" ", "").replace("\n", ""):
+                found.append(query)
+    return found
+
+
+def tokens():
+    """Page tokens that others were given, or that nobody was."""
+    for places in ({0: 1}, {0: 2}, {0: 10**9}, {0: -1}, dict.fromkeys(range(20), 100), {-1: 5}, {0: math.inf}, []):
+        yield base64.urlsafe_b64encode(msgpack.packb(places)).decode().rstrip("=")
+
+
+async def reuse(bank, binding, victims):
+    """First messages under another's messageId or contextId that meet that other's task, or change it."""
+    found = []
+    for (user, tenant), victim in itertools.product(WORLDS, victims):
+        if (victim.user, victim.tenant) == (user, tenant):
+            continue
+        text = f"mine, not {victim.user}'s"
+        number = f"{user} {tenant} {victim.user} {victim.tenant}"
+        for message in (
+            sending(victim.message, text),
+            sending(victim.message, f"the secret of {victim.user} in {victim.tenant or 'no tenant'}"),
+            sending(f"context {number}", text, contextId=victim.context),
+            sending(f"reference {number}", text, referenceTaskIds=[victim.id]),
+            sending(f"withdrawn {number}", text, metadata={URI: {"withdraw": True}}),
+            sending(victim.message, text, metadata={URI: {"withdraw": True}}),
+            sending(f"subject {number}", text, metadata={URI: {"subject": victim.user}}),
+        ):
+            _, answer = await bank.call(binding, user, "SendMessage", {"message": message, "tenant": tenant})
+            _, listed = await bank.call(binding, user, "ListTasks", {"tenant": tenant, "pageSize": 100})
+            if any(f'd":"{victim.id}"' in told.replace(": ", ":") for told in (answer, listed)):  # its id, or taskId
+                found.append(message)
+        query = {"tenant": victim.tenant, "contextId": victim.context}
+        _, told = await bank.call(binding, victim.user, "ListTasks", query)
+        if text in told:
+            found.append("another's message in its context")
+    return found
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_nobody_learns_or_changes_anything_of_anothers_tasks(bank, binding):
+    """Two users, two tenants, each operation, each way of naming a task: as if it were not there."""
+    victims = [await bank.open_task(*world) for world in WORLDS]
+    before = [await bank.state_of(victim) for victim in victims]
+    bank.tried = 0
+    found = await pry(bank, binding, victims)
+    found += await pry_in_lists(bank, binding, victims)
+    found += await reuse(bank, binding, victims)
+    tried = bank.tried
+    print(f"{binding}: {tried} calls on others' tasks, {len(found)} told or did anything")
+    assert found == []
+    assert tried > 300
+    assert [await bank.state_of(victim) for victim in victims] == before
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_without_the_guard_every_operation_tells(bank, binding, monkeypatch):
+    """What the test above is worth: the same calls, when everybody may see everything."""
+    monkeypatch.setattr(handler, "may_see", lambda *_, **__: True)
+    found = await pry(bank, binding, [await bank.open_task("ada", "")], [("bob", "acme")])
+    assert set(found) == REQUESTS.keys() - {"ListTasks", "GetExtendedAgentCard"}
+
+
+async def test_without_owners_lists_and_messages_meet(bank, monkeypatch):
+    """The same, when all callers are one."""
+    victims = [await bank.open_task("ada", "")]
+    real = handler.caller_of
+
+    def caller_of(context, tenant):
+        caller = real(context, tenant)
+        return type(caller)("ada", "ada", caller.scopes, caller.tenants)
+
+    monkeypatch.setattr(handler, "caller_of", caller_of)
+    assert await pry_in_lists(bank, "JSONRPC", victims)
+    assert await reuse(bank, "JSONRPC", victims)
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_a_tenant_of_others_is_closed_whatever_lies_in_it(bank, binding, monkeypatch):
+    """Of a caller without that tenant all operations are refused alike, and without the guard they are not."""
+
+    async def enter():
+        answers = set()
+        for task_id in (victim.id, MISSING):
+            for name, params, more in on_a_task(task_id, "vault"):
+                status, told = await bank.call(binding, "bob", name, params, **more)
+                answers.add((status, "may not work in this tenant" in told))
+            for name in ("ListTasks", "GetExtendedAgentCard"):
+                status, told = await bank.call(binding, "bob", name, {"tenant": "vault"})
+                answers.add((status, "may not work in this tenant" in told))
+        return [answer for answer in answers if not answer[1]]
+
+    victim = await bank.open_task("ada", "")
+    assert await enter() == []
+    monkeypatch.setattr("sidecard.callers.Caller.may_use", lambda *_: True)
+    assert await enter()
+
+
+@pytest.mark.parametrize("way", ["path and body", "path and query", "twice in the query"])
+async def test_a_tenant_that_is_named_twice_opens_neither(bank, way):
+    """The tenant that is checked is the one that is used, wherever a request has it."""
+    victim = await bank.open_task("ada", "acme")
+    headers = {"x-api-key": key_of("bob")}
+    url, body = {
+        "path and body": ("/rest/acme/message:send", {"tenant": "vault"}),
+        "path and query": (f"/rest/acme/tasks/{victim.id}?tenant=vault", None),
+        "twice in the query": (f"/rest/tasks/{victim.id}?tenant=vault&tenant=acme", None),
+    }[way]
+    if body is None:
+        answers = [await bank.client.get(url, headers=headers)]
+    else:
+        answers = [await bank.client.post(url, headers=headers, json={"message": sending("x", "y"), **body})]
+    answers.append(await bank.client.get(f"/rest/tasks/{victim.id}?tenant=", headers={"x-api-key": key_of("ada")}))
+    assert all(answer.status_code in {400, 403, 404} for answer in answers), [a.text for a in answers]
+
+
+async def watch(bank, watcher, number):
+    """What somebody sees of a task of ada's behind a question that boss answers."""
+    asked = {"message": sending(f"m{number}", "buy", metadata={URI: {"skill": "spend"}})}
+    _, answer = await bank.call("JSONRPC", "ada", "SendMessage", asked)
+    task_id = json.loads(answer[answer.index('{"jsonrpc') :])["result"]["task"]["id"]
+    metadata = [("x-api-key", key_of(watcher)), ("a2a-version", "1.0")]
+    stream = A2AServiceStub(bank.channel).SubscribeToTask(a2a_pb2.SubscribeToTaskRequest(id=task_id), metadata=metadata)
+    assert (await stream.read()).task.id == task_id
+    yes = {"message": sending("yes", "yes", taskId=task_id)}
+    await bank.call("JSONRPC", "boss", "SendMessage", yes)
+    events = []
+    while (event := await stream.read()) is not grpc.aio.EOF:
+        events.append(event)
+    return events
+
+
+async def test_who_might_have_answered_sees_no_more_once_it_is_answered(bank, monkeypatch):
+    """What is somebody's for the time of a question ends with it, also on a stream that is open; not for its owner."""
+    async with asyncio.timeout(10):
+        assert await watch(bank, "deputy", 1) == []
+        assert len(await watch(bank, "ada", 2)) > 1
+        monkeypatch.setattr(handler, "may_see", lambda *_, **__: True)
+        assert len(await watch(bank, "deputy", 3)) > 1
