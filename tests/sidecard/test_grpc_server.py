@@ -1,5 +1,8 @@
 """The gRPC binding at its edge: who may call, what is too much, and which status says so."""
 
+import asyncio
+import contextlib
+
 import grpc
 import grpc.aio
 import pytest
@@ -8,7 +11,9 @@ from a2a.types.a2a_pb2_grpc import A2AServiceStub
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status.rpc_status import from_call
 
-from sidecard import Agent, Task
+from sidecard import Agent, Task, grpc_server
+from sidecard.settings import Settings
+from sidecard.telemetry import Telemetry
 from sidecard.testing import APP_TOKEN, MemoryStore, served
 
 LIMIT = 20_000
@@ -177,3 +182,88 @@ async def test_what_nobody_foresaw_says_nothing(desk, channel, monkeypatch):
             code, words, reason = await refusal(call)
             assert (code, reason) == (grpc.StatusCode.INTERNAL, "INTERNAL_ERROR")
             assert "secret" not in words
+
+
+@pytest.fixture
+async def bounded(unused_tcp_port):
+    """Serves the binding without anything behind it, with these bounds; returns where."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(seconds=60.0, **settings):
+            settings = Settings(app_id="shop", grpc_port=unused_tcp_port, **settings)
+            server = grpc_server.grpc_server(None, settings, Telemetry(), lambda _: None, seconds)
+            await server.start()
+            stack.push_async_callback(server.stop, 0)
+            return f"127.0.0.1:{unused_tcp_port}"
+
+        yield start
+
+
+@pytest.mark.parametrize(("seconds", "ended"), [(0.2, True), (60.0, False)])
+async def test_a_call_whose_message_does_not_come_is_ended(bounded, seconds, ended):
+    """Anybody may begin a call; without the guard it would be waited for as long as the connection lasts."""
+
+    async def nothing():
+        await asyncio.sleep(60)
+        yield b""
+
+    async with grpc.aio.insecure_channel(await bounded(seconds)) as channel:
+        await channel.channel_ready()
+        for method, kind in (("GetTask", channel.stream_unary), ("SubscribeToTask", channel.stream_stream)):
+            call = kind(f"/lf.a2a.v1.A2AService/{method}")(nothing())
+            code = asyncio.ensure_future(call.code())
+            await asyncio.wait([code], timeout=1)
+            assert code.done() is ended
+            assert not ended or code.result() == grpc.StatusCode.DEADLINE_EXCEEDED
+            call.cancel()
+            await asyncio.wait([code])
+
+
+async def test_a_call_without_a_message_is_refused(channel):
+    """It ends before it has said anything."""
+
+    async def nothing():
+        for one in ():
+            yield one
+
+    for call in (
+        channel.stream_unary("/lf.a2a.v1.A2AService/GetTask")(nothing(), metadata=(KEY, VERSION)),
+        channel.stream_stream("/lf.a2a.v1.A2AService/SubscribeToTask")(nothing(), metadata=(KEY, VERSION)).read(),
+    ):
+        code, _, reason = await refusal(call)
+        assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize(("milliseconds", "ended"), [(300, True), (60_000, False)])
+async def test_a_connection_that_says_nothing_is_cut(bounded, monkeypatch, milliseconds, ended):
+    """It is not even HTTP/2 yet."""
+    monkeypatch.setitem(grpc_server._LIMITS, "grpc.server_handshake_timeout_ms", milliseconds)
+    host, _, port = (await bounded()).partition(":")
+    reader, writer = await asyncio.open_connection(host, port)
+
+    async def end():
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1_000):
+                pass
+
+    ending = asyncio.ensure_future(end())
+    await asyncio.wait([ending], timeout=1.5)
+    assert ending.done() is ended
+    writer.close()
+    ending.cancel()
+
+
+async def test_there_is_an_end_to_all_connections(bounded):
+    """So that they can't take every descriptor."""
+    host, _, port = (await bounded(connections=16)).partition(":")
+    opened = [await asyncio.open_connection(host, port) for _ in range(24)]
+
+    async def greeted(reader):
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(1):
+                return bool(await reader.read(9))  # the server's settings
+        return False
+
+    assert sum(await asyncio.gather(*(greeted(reader) for reader, _ in opened))) == 16
+    for _, writer in opened:
+        writer.close()

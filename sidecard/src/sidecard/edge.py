@@ -35,6 +35,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sidecard import proto_json
 from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, REST_PATH
 from sidecard.callers import CallerUser, Claims, Identify
+from sidecard.connections import proven
 from sidecard.extension import URI
 from sidecard.jsonrpc import Call, JsonRpc, error_answer
 from sidecard.refusals import JSON_RPC_CODES, MethodNotAllowed, PayloadTooLarge, Unauthenticated
@@ -110,6 +111,7 @@ class Edge:
             caller = scope["caller"] = await self._identify(Claims.of(headers.items(), peer_certificate(scope)))
             if caller is None:
                 raise Unauthenticated
+            proven(scope)
             if path == JSONRPC_PATH:
                 call = await self._call(scope, headers, receive)
             else:

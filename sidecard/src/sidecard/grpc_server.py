@@ -1,8 +1,9 @@
 """The gRPC binding (A2A 1.0 §10), on a port of its own: Dapr's data path carries HTTP to the app."""
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterable, Awaitable, Callable
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -21,6 +22,21 @@ from sidecard.telemetry import Telemetry
 from sidecard.tls import TlsFiles, grpc_credentials
 
 _Answer = TypeVar("_Answer")
+MESSAGE_SECONDS = 60.0
+"""How long the message of a call may take, as a body may over HTTP (see `edge`)."""
+_LIMITS = {
+    "grpc.so_reuseport": 0,
+    "grpc.max_concurrent_streams": 256,  # calls at once on a connection; a client opens another one for more
+    "grpc.max_metadata_size": 16_384,
+    "grpc.server_handshake_timeout_ms": 10_000,  # connected, and says nothing
+    "grpc.max_connection_idle_ms": 60_000,  # without a call; clients connect anew by themselves
+    "grpc.keepalive_time_ms": 60_000,  # a client that is gone without a word is noticed by our own pings
+    "grpc.keepalive_timeout_ms": 20_000,
+    "grpc.http2.min_recv_ping_interval_without_data_ms": 10_000,  # a client's pings come no oftener, or it has to go
+    "grpc.http2.max_ping_strikes": 2,
+}
+"""What a connection may be, and do, whoever has opened it."""
+
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -82,29 +98,54 @@ class _Service(GrpcErrors):
 
 
 class _Readable(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Hands on bytes that are no request as None, to be refused; gRPC would answer UNKNOWN, in the parser's words."""
+    """Reads a call's one message itself: in time, or the call is ended; and as None, to be refused, if it is none.
+
+    By itself gRPC waits for ever for the message of a call that somebody has begun, and would answer what can't be
+    parsed with UNKNOWN, in the parser's words.
+    """
+
+    def __init__(self, message_seconds: float) -> None:
+        self._seconds = message_seconds
 
     async def intercept_service(
         self,
         continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]]",
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "grpc.RpcMethodHandler[Any, Any]":
-        handler = await continuation(handler_call_details)
-        if handler is None or handler.request_deserializer is None:
-            return handler
-        read = handler.request_deserializer
+        handler = cast("Any", await continuation(handler_call_details))
+        if handler is None or handler.request_deserializer is None or handler.request_streaming:
+            return cast("grpc.RpcMethodHandler[Any, Any]", handler)
+        reading = (_or_none(handler.request_deserializer), handler.response_serializer)
 
-        def read_or_none(data: bytes) -> object:
-            try:
-                return read(data)
-            except DecodeError:
-                return None
+        async def one(_: object, context: Any) -> Any:  # noqa: ANN401 -- of whatever type the method gives
+            return await handler.unary_unary(await self._message(context), context)
 
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(handler.unary_stream, read_or_none, handler.response_serializer)
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(handler.unary_unary, read_or_none, handler.response_serializer)
-        return handler
+        async def several(_: object, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+            async for answer in handler.unary_stream(await self._message(context), context):
+                yield answer
+
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(several, *reading)
+        return grpc.stream_unary_rpc_method_handler(one, *reading)
+
+    async def _message(self, context: Any) -> object:  # noqa: ANN401
+        try:
+            async with asyncio.timeout(self._seconds):
+                message = await context.read()
+        except TimeoutError:
+            words = f"The call's message did not come within {self._seconds:g} s"
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, words)
+        return message if isinstance(message, Message) else None  # what ends without a message gives gRPC's EOF
+
+
+def _or_none(read: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    def read_or_none(data: bytes) -> object:
+        try:
+            return read(data)
+        except DecodeError:
+            return None
+
+    return read_or_none
 
 
 def _peer_certificate(context: Context) -> bytes | None:
@@ -118,6 +159,7 @@ def grpc_server(
     settings: Settings,
     telemetry: Telemetry,
     identify: Identify,
+    message_seconds: float = MESSAGE_SECONDS,
 ) -> grpc.aio.Server:
     """A server for the binding, not started, on `settings.host` and `settings.grpc_port`; with a certificate, over TLS.
 
@@ -125,9 +167,11 @@ def grpc_server(
     """
     limits: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", settings.max_body_bytes),
-        ("grpc.so_reuseport", 0),
+        ("grpc.max_allowed_incoming_connections", settings.connections),
+        *_LIMITS.items(),
     ]
-    server = grpc.aio.server(interceptors=[*telemetry.grpc_interceptors(), _Readable()], options=limits)
+    interceptors = [*telemetry.grpc_interceptors(), _Readable(message_seconds)]
+    server = grpc.aio.server(interceptors=interceptors, options=limits)
     add_A2AServiceServicer_to_server(_Service(handler, identify), server)  # type: ignore[no-untyped-call]
     address, files = f"{settings.host}:{settings.grpc_port}", TlsFiles.of(settings)
     if files is None:

@@ -1,16 +1,17 @@
-"""How every app of ours listens: uvicorn, with a bound on what a request may send before anybody knows whose it is."""
+"""How every app of ours listens: uvicorn, with bounds on what anybody may send and hold, known or not."""
 
 import asyncio
 import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from sidecard.connections import BoundedConnection, Patience, Places
 from sidecard.errors import ConfigurationError
 from sidecard.settings import Settings
 from sidecard.tls import EXTENSION, TlsFiles, server_context
@@ -20,9 +21,9 @@ MAX_HEAD_BYTES = 65_536
 _VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
 
-def http_server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
+def http_server(app: ASGIApp, settings: Settings, patience: Patience | None = None) -> uvicorn.Server:
     """A server for the app, not started, on the address that settings name; told to stop, it takes 3 s at most."""
-    return uvicorn.Server(_config(app, settings))
+    return uvicorn.Server(_config(app, settings, patience))
 
 
 @contextlib.asynccontextmanager
@@ -53,12 +54,19 @@ async def served_over_tls(app: ASGIApp, settings: Settings) -> AsyncIterator[int
         await serving
 
 
-def _config(app: ASGIApp, settings: Settings, **more: Any) -> uvicorn.Config:  # noqa: ANN401 -- as uvicorn has them
+def _config(
+    app: ASGIApp,
+    settings: Settings,
+    patience: Patience | None = None,
+    **more: Any,  # noqa: ANN401 -- as uvicorn has them
+) -> uvicorn.Config:
+    protocol = partial(BoundedHead, places=Places(settings.connections), patience=patience or Patience())
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.app_port,
-        http=BoundedHead,
+        http=cast("type[asyncio.Protocol]", protocol),
+        ws="none",  # nothing here speaks WebSocket, and such a connection would leave our bounds
         log_level="warning",
         access_log=False,
         proxy_headers=False,
@@ -75,7 +83,7 @@ class _Beside(uvicorn.Server):
         yield
 
 
-class BoundedHead(HttpToolsProtocol):
+class BoundedHead(BoundedConnection):
     """Refuses a request line and headers above MAX_HEAD_BYTES; by itself httptools keeps whatever comes, of anybody.
 
     What is known of a connection's TLS it puts into the scope of each request, as ASGI's TLS extension wants it.
@@ -113,7 +121,7 @@ class BoundedHead(HttpToolsProtocol):
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
         if self._tls is not None:
-            self.scope["extensions"] = {EXTENSION: self._tls}
+            self.scope.setdefault("extensions", {})[EXTENSION] = self._tls
 
     def on_headers_complete(self) -> None:
         """It has ended."""

@@ -97,6 +97,12 @@ class Settings(BaseSettings):
         validation_alias="SIDECARD_TENANT_RUNS",
         description="Of those, for one tenant: so that no tenant takes every place. Below SIDECARD_RUNS.",
     )
+    connections: int = Field(
+        default=8_192,
+        ge=16,
+        validation_alias="SIDECARD_CONNECTIONS",
+        description="Connections that each port takes at once; one in eight of them is for callers not known yet.",
+    )
     max_body_bytes: int = Field(default=4_194_304, ge=1_024, validation_alias="SIDECARD_MAX_BODY_BYTES")
     retention_days: float = Field(
         default=30.0,

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from yarl import URL
 
 from sidecard.callers import TOKEN_HEADER, Claims
+from sidecard.connections import proven
 from sidecard.errors import ConfigurationError, StoreUnavailable
 from sidecard.settings import Settings
 
@@ -170,5 +171,9 @@ class OwnSidecarOnly:
             await send({"type": "websocket.close", "code": 1008})
 
     def _is_open(self, scope: Scope) -> bool:
-        probe = scope["path"] in PROBES and scope["method"] in {"GET", "HEAD"}
-        return probe or Claims.of(Headers(scope=scope).items()).came_through_sidecar(self._token)
+        if scope["path"] in PROBES and scope["method"] in {"GET", "HEAD"}:
+            return True
+        if Claims.of(Headers(scope=scope).items()).came_through_sidecar(self._token):
+            proven(scope)
+            return True
+        return False

@@ -1,0 +1,203 @@
+"""Connections that strangers hold open: how long each is waited for, and how many there may be."""
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from sidecard.connections import Patience, proven
+from sidecard.http_server import http_server
+from sidecard.settings import Settings
+
+QUICK = Patience(head=0.3, body=0.3, write=0.3)
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+KNOWN = b"GET /known HTTP/1.1\r\nhost: x\r\n\r\n"
+SLOW = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n"
+MUCH = 16_000_000
+
+
+class App:
+    """Answers at once, slowly, much, with the whole body; a caller of /known is known."""
+
+    def __init__(self):
+        self.finished = 0
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            return
+        answer: Response = PlainTextResponse("in")
+        if scope["path"] == "/known":
+            proven(scope)
+        elif scope["path"] == "/slow":
+            await asyncio.sleep(3 * QUICK.head)
+        elif scope["path"] == "/much":
+            answer = Response(b"x" * MUCH)
+        elif scope["path"] == "/body":
+            while (await receive()).get("more_body"):
+                pass
+            answer = JSONResponse("all")
+        await answer(scope, receive, send)
+        self.finished += 1
+
+
+@pytest.fixture
+async def serve():
+    """Serves App with these settings, patient for 0.3 s; returns the port."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(patience=QUICK, **settings):
+            server = http_server(App(), Settings(app_id="shop", **settings), patience)
+            server.config.port = 0
+            serving = asyncio.create_task(server.serve())
+
+            async def stop():
+                server.should_exit = True
+                await serving
+
+            stack.push_async_callback(stop)
+            async with asyncio.timeout(10):
+                while not server.started:  # noqa: ASYNC110 -- uvicorn has no event for it
+                    await asyncio.sleep(0.01)
+            return server.servers[0].sockets[0].getsockname()[1]
+
+        yield start
+
+
+async def end_of(reader):
+    """All that came until the server closed."""
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(10):
+            return await reader.read()
+    return b""
+
+
+async def drip(port, first, drop, pause=0.05):
+    """Sends `first`, then `drop` again and again; how long the server bore it, in seconds, 2 at most."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    began = time.monotonic()
+    closed = asyncio.ensure_future(end_of(reader))
+    with contextlib.suppress(ConnectionError):
+        writer.write(first)
+        while not closed.done() and time.monotonic() < began + 2:
+            writer.write(drop)
+            await writer.drain()
+            await asyncio.wait([closed], timeout=pause)
+    closed.cancel()
+    writer.close()
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("first", "drop"),
+    [
+        (b"", b""),
+        (b"GET / HTTP/1.1\r\n", b"x: y\r\n"),
+        (b"G", b""),
+        (GET, b""),
+        (GET + b"GET / HTTP/1.1\r\n", b"x: y\r\n"),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 99999\r\n\r\n", b"x"),
+        (b"POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 99999\r\n\r\n", b"x"),
+        (b"POST /body HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    ],
+    ids=["nothing", "headers", "half a word", "a request", "a second head", "body of none", "body", "chunks"],
+)
+async def test_who_keeps_us_waiting_is_cut(serve, first, drop):
+    """Whatever part of a request it is that does not come."""
+    assert await drip(await serve(), first, drop) < 1.5
+
+
+async def test_without_patience_s_end_it_is_borne(serve):
+    """What the test above is worth."""
+    assert await drip(await serve(Patience(head=60)), b"GET / HTTP/1.1\r\n", b"x: y\r\n") > 1.9
+
+
+async def test_who_waits_for_us_is_not_cut(serve):
+    """However long an answer takes; nor who sends one request after the other."""
+    port = await serve()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(SLOW)
+    assert b"200 OK" in await reader.readuntil(b"\r\n\r\nin")
+    for _ in range(6):
+        writer.write(GET)
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\nin")
+        await asyncio.sleep(QUICK.head / 3)
+    writer.close()
+
+
+async def test_who_reads_nothing_is_cut(serve):
+    """What was to be sent is let go; who reads slowly gets all of it."""
+    port = await serve()
+    for pause, whole in ((1.5, False), (0.02, True)):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**16)
+        writer.write(b"GET /much HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        got = 0
+        with contextlib.suppress(ConnectionError):
+            await asyncio.sleep(pause)
+            while chunk := await reader.read(400_000):
+                got += len(chunk)
+                await asyncio.sleep(0.01 if whole else 0)
+        assert (got >= MUCH) is whole
+        writer.close()
+
+
+async def test_strangers_cannot_bar_the_door(serve):
+    """Those that only stand there make room, the oldest first, for whoever comes and asks something."""
+    port = await serve(Patience(head=60), connections=16)  # two places for strangers
+    standing = [await asyncio.open_connection("127.0.0.1", port) for _ in range(12)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(GET)
+    assert b"200 OK" in await reader.readuntil(b"\r\n\r\nin")
+    assert [await end_of(reader) for reader, _ in standing[:10]] == [b""] * 10
+    for _, other in [*standing, (reader, writer)]:
+        other.close()
+
+
+async def test_who_is_known_is_not_cut_for_strangers(serve):
+    """The own sidecar keeps its connections."""
+    port = await serve(Patience(head=60), connections=16)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(KNOWN)
+    await reader.readuntil(b"\r\n\r\nin")
+    standing = [await asyncio.open_connection("127.0.0.1", port) for _ in range(12)]
+    assert await end_of(standing[9][0]) == b""
+    writer.write(GET)
+    assert b"200 OK" in await reader.readuntil(b"\r\n\r\nin")
+    for _, other in [*standing, (reader, writer)]:
+        other.close()
+
+
+async def test_there_is_an_end_to_all_connections(serve):
+    """Callers that are known can't take every descriptor either; when one leaves, there is room again."""
+    port = await serve(Patience(head=60), connections=16)
+    known = []
+    for _ in range(16):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(KNOWN)
+        await reader.readuntil(b"\r\n\r\nin")
+        known.append((reader, writer))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    assert await end_of(reader) == b""
+    writer.close()
+    known.pop()[1].close()
+    async with asyncio.timeout(10):
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(GET)
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                assert b"200 OK" in await reader.readuntil(b"\r\n\r\nin")
+                break
+    for _, other in [*known, (reader, writer)]:
+        other.close()
+
+
+async def test_nobody_speaks_websocket_here(serve):
+    """Such a connection would have left these bounds: the request is answered as any other."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", await serve())
+    writer.write(
+        b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+        b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    assert b"101" not in (await end_of(reader)).split(b"\r\n")[0]
+    writer.close()
