@@ -23,6 +23,7 @@ class _Item(BaseModel):
     error: str = ""
 
 
+_FIRST_WRITE = {"concurrency": "first-write", "consistency": "strong"}
 _ENROLMENT, _APP_IDS, _ITEMS = TypeAdapter(Enrolment), TypeAdapter(list[str]), TypeAdapter(list[_Item])
 _Shape = TypeVar("_Shape")
 
@@ -64,17 +65,35 @@ class Inventory:
             raise _failed(answer)
         return sorted((item.data for item in items if item.data), key=lambda enrolment: enrolment.app_id)
 
-    async def _list(self, app_id: str) -> None:
-        """Add an app-id to the list, by compare-and-swap; without an ETag, by create-if-absent."""
+    async def replace(self, known: Enrolment, enrolment: Enrolment) -> bool:
+        """Store an enrolment in place of the one that was read, unless somebody has changed or removed that since."""
+        response = await self._read(_key(known.app_id))
+        if not response.content or _parse(_ENROLMENT, response.content) != known:
+            return False
+        item = {"key": _key(known.app_id), "value": enrolment.model_dump(mode="json"), "etag": response.headers["etag"]}
+        return (await self._write({**item, "options": _FIRST_WRITE})).is_success
+
+    async def remove(self, app_id: str) -> bool:
+        """Take an app off the list, then forget it. False when there was nothing to forget."""
+        there = await self.get(app_id) is not None
+        await self._list(app_id, listed=False)
+        removed = await self._request("DELETE", f"{self._path}/{quote(_key(app_id), safe='')}")
+        if not removed.is_success:
+            raise _failed(removed)
+        return there
+
+    async def _list(self, app_id: str, *, listed: bool = True) -> None:
+        """Add an app-id to the list, or take it off, by compare-and-swap; without an ETag, by create-if-absent."""
         for attempt in range(ATTEMPTS):
             response = await self._read(LIST_KEY)
             app_ids = _parse(_APP_IDS, response.content) if response.content else []
-            if app_id in app_ids:
+            if (app_id in app_ids) == listed:
                 return
-            item: dict[str, Any] = {"key": LIST_KEY, "value": sorted([*app_ids, app_id])}
+            others = [other for other in app_ids if other != app_id]
+            item: dict[str, Any] = {"key": LIST_KEY, "value": sorted([*others, app_id]) if listed else others}
             if response.content:
                 item["etag"] = response.headers["etag"]
-            written = await self._write({**item, "options": {"concurrency": "first-write", "consistency": "strong"}})
+            written = await self._write({**item, "options": _FIRST_WRITE})
             if written.is_success:
                 return
             # Stores word a lost race differently (409, 500): what is there now tells, on the next round.

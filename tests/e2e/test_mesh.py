@@ -44,6 +44,7 @@ ALLOWED = {
     ("desk", "orchestrator", "a2a", "POST"),
     ("desk", "orchestrator", ".well-known/agent-card.json", "GET"),
     ("desk", "registry", "agents", "GET"),
+    ("desk", "registry", "estate", "POST"),
     ("orchestrator", "flights", "a2a", "POST"),
     ("orchestrator", "expenses", "a2a", "POST"),
     ("orchestrator", "flights", ".well-known/agent-card.json", "GET"),

@@ -182,7 +182,8 @@ async def test_it_is_ready_once_sidecar_and_store_answer(project, store, listen,
         assert (await http.post("/rest/message:send", json=SEND["params"], headers=adas())).status_code == 200
         await until(lambda: sidecar.enrolled)
     assert card.digest == digest(service.signed_card().card)
-    assert sidecar.enrolled[0] == {"app_id": "shop", "kind": "a2a", "url": "http://127.0.0.1:8080"}
+    lets = {"ada": ["look"], "desk": ["look"]}
+    assert sidecar.enrolled[0] == {"app_id": "shop", "kind": "a2a", "url": "http://127.0.0.1:8080", "lets": lets}
     assert sidecar.tokens == {"sidecar's"}
 
 

@@ -42,8 +42,9 @@ async def test_enrolling_says_who_one_is():
         requests.append((request.method, str(request.url), json.loads(request.content)))
         return httpx.Response(200, json=FLIGHTS.model_dump(mode="json"))
 
-    assert await registry(enrol).enrol("flights", FLIGHTS.card_url) == FLIGHTS
-    body = {"app_id": "flights", "kind": "a2a", "url": "http://127.0.0.1:8102"}
+    lets = {"desk": ["flights:search"]}
+    assert await registry(enrol).enrol("flights", FLIGHTS.card_url, lets=lets) == FLIGHTS
+    body = {"app_id": "flights", "kind": "a2a", "url": "http://127.0.0.1:8102", "lets": lets}
     assert requests == [("PUT", "http://registry/agents", body)]
 
 

@@ -141,10 +141,13 @@ def test_a_card_with_nothing_empty_gets_one_signature_others_two():
     assert len(sign(card(WITH_EMPTY), KEY).signatures) == 2
 
 
-def test_the_protected_header_says_alg_kid_and_typ_only():
+def test_the_protected_header_says_alg_kid_typ_and_times_only():
     """No `jku` and no key travels with the signature, and nothing is in the unprotected header."""
-    signature = sign(card(), KEY).signatures[0]
-    assert json.loads(base64url_decode(signature.protected)) == {"alg": "ES256", "kid": "flights-1", "typ": "JOSE"}
+    signature = sign(card(), KEY, now=1_000.5, lifetime=60).signatures[0]
+    header = {"alg": "ES256", "kid": "flights-1", "typ": "JOSE"}
+    assert json.loads(base64url_decode(signature.protected)) == header | {"iat": 1_000, "exp": 1_060}
+    timeless = sign(card(), KEY, lifetime=None).signatures[0]
+    assert json.loads(base64url_decode(timeless.protected)) == header
     assert not signature.HasField("header")
 
 

@@ -36,7 +36,7 @@ from sidecard.jsonrpc import JsonRpc
 from sidecard.outbound import Outbound
 from sidecard.push import Webhooks
 from sidecard.refusals import Unavailable
-from sidecard.registry import Registry, keep_enrolled
+from sidecard.registry import Registry, keep_enrolled, lets_of
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport, read_secret, sidecar_client
 from sidecard.signature import sign, signing_key
@@ -134,7 +134,8 @@ class Service:
                 engine = await self._connect(stack, app)
                 self.ready = True
                 log.info("%s is ready", self.agent.name)
-                enrolment = keep_enrolled(Registry(self._mesh), self.agent.name, self.settings.card_url)
+                name, lets = self.agent.name, lets_of(self._file, self.agent.name)
+                enrolment = keep_enrolled(Registry(self._mesh), name, self.settings.card_url, lets=lets)
                 await _first_of(enrolment, engine.superseded.wait())
                 raise ConfigurationError("another process serves its tasks from the same store now; stop one of them")
         except ConfigurationError as error:

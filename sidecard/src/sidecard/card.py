@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
 from sidecard.signature import NOT_JSON, card_dict
-from sidecard.trust import TrustStore, VerifiedCard, verify
+from sidecard.trust import TrustStore, VerifiedCard, Verifier, verify
 
 MAX_CARD_BYTES = 1_048_576
 _FETCHES = metrics.get_meter("sidecard").create_counter(
@@ -59,7 +59,7 @@ class CardCache:
 async def fetch_card(
     client: httpx.AsyncClient,
     url: str,
-    trust: TrustStore,
+    trust: TrustStore | Verifier,
     *,
     agent: str | None = None,
     cache: CardCache | None = None,
@@ -70,7 +70,7 @@ async def fetch_card(
     Args:
         client: reaches the URL; in the mesh, one over `sidecar.MeshTransport`.
         url: the agent's base URL, or the card's own.
-        trust: the pinned keys.
+        trust: the pinned keys; or what else decides, such as `trust.Pinned.verify` where nobody signs the cards.
         agent: the name the card must bear, so that one agent can't show another's card.
         cache: lets the agent answer "304 Not Modified".
         timeout: seconds for the whole fetch.
@@ -82,7 +82,8 @@ async def fetch_card(
     result = "unavailable"
     try:
         card_url = _card_url(url)
-        verified = verify(await get_card(client, url, cache=cache, timeout=timeout), trust)
+        card = await get_card(client, url, cache=cache, timeout=timeout)
+        verified = verify(card, trust) if isinstance(trust, TrustStore) else trust(card)
         if agent is not None and verified.card.name != agent:
             raise CardRejected(
                 f"{card_url} serves the card of '{verified.card.name}', not '{agent}': check the address."

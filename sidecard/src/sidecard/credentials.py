@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus
@@ -99,6 +99,11 @@ class Tokens:
         self._tokens: OrderedDict[tuple[str, str, str, str], _Token] = OrderedDict()
         self._asking: dict[tuple[str, str, str, str], asyncio.Task[_Token]] = {}
         self._endpoints: dict[str, tuple[str, float]] = {}
+
+    @property
+    def issuers(self) -> Collection[str]:
+        """Those that know us: whose client we are."""
+        return self._clients.keys()
 
     async def token(self, authority: Authority, *, instead_of: str = "") -> str:
         """A token that is good for some seconds at least, and is not `instead_of`, which was just refused.

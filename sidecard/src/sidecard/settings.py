@@ -67,7 +67,8 @@ class Settings(BaseSettings):
         default="",
         validation_alias="SIDECARD_FOREIGN",
         description="Where agents outside of the mesh, and the issuers of tokens for them, may be called: `public` "
-        "(https to public addresses) and origins such as http://127.0.0.1:9001, by commas. Default: nowhere.",
+        "(https to public addresses) and origins such as http://127.0.0.1:9001, by commas. Only those that an operator "
+        "has enrolled are. Default: nowhere.",
     )
     foreign_file: Path = Field(
         default=Path("agents/foreign.yaml"),

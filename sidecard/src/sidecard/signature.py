@@ -7,6 +7,7 @@ both, so that every verifier finds a signature it can check. Who verifies believ
 
 import hashlib
 import json
+import time
 from typing import Any, TypeAlias
 
 import rfc8785
@@ -26,6 +27,9 @@ Json: TypeAlias = Any  # what json.loads gives
 
 ALGORITHMS = {"ES256": ("EC", "P-256"), "EdDSA": ("OKP", "Ed25519")}
 """The algorithms believed, each with the key type and curve it needs. No symmetric one, and never `none`."""
+
+LIFETIME_SECONDS = 24 * 3_600
+"""How long a signature is believed. Agents sign anew long before (`app`)."""
 
 NOT_JSON = (ProtoJsonError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
 """What the JSON libraries raise on content that no card can hold: bad UTF-8, NaN, wrong types, deep nesting."""
@@ -77,10 +81,13 @@ def signing_key(text: str) -> JWK:
     return key
 
 
-def sign(card: AgentCard, *keys: JWK) -> AgentCard:
+def sign(card: AgentCard, *keys: JWK, now: float | None = None, lifetime: int | None = LIFETIME_SECONDS) -> AgentCard:
     """A copy of the card, signed with each key in place of the signatures it had. A2A 1.0 §8.4.2.
 
     Several keys let a publisher rotate: verifiers that pin the old key and those that pin the new one both succeed.
+    Each signature's protected header says when it was made and until when it holds (`iat`, `exp`, as RFC 7519 has
+    them: a card can't be passed off as the present one for ever); verifiers that do not know them ignore them. `now`
+    is UTC in seconds, the clock's by default; without a `lifetime`, in seconds, neither is said.
 
     Raises:
         ConfigurationError: the card has no canonical form, or no key was given.
@@ -94,14 +101,16 @@ def sign(card: AgentCard, *keys: JWK) -> AgentCard:
         forms = payloads(signed)
     except NOT_JSON as error:
         raise ConfigurationError(f"The card of '{card.name}' has no canonical JSON ({error}): mend it.") from error
-    signed.signatures.extend(_signature(form, key) for key in keys for form in forms)
+    issued = int(time.time() if now is None else now)
+    times = {} if lifetime is None else {"iat": issued, "exp": issued + lifetime}
+    signed.signatures.extend(_signature(form, key, times) for key in keys for form in forms)
     return signed
 
 
-def _signature(payload: bytes, key: JWK) -> AgentCardSignature:
+def _signature(payload: bytes, key: JWK, times: dict[str, int]) -> AgentCardSignature:
     token = JWS(payload)
     token.allowed_algs = list(ALGORITHMS)
-    token.add_signature(key, protected=json.dumps({"alg": key["alg"], "kid": key["kid"], "typ": "JOSE"}))
+    token.add_signature(key, protected=json.dumps({"alg": key["alg"], "kid": key["kid"], "typ": "JOSE", **times}))
     parts = json.loads(token.serialize())
     return AgentCardSignature(protected=parts["protected"], signature=parts["signature"])
 

@@ -4,9 +4,12 @@ A card is believed only through a key that was pinned here beforehand: what a si
 `x5u`, `x5c`) is never followed, so a forger brings no key and verifying makes no request. What is malformed is refused.
 """
 
+import hmac
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from a2a.types import AgentCard, AgentCardSignature
@@ -21,7 +24,12 @@ from sidecard.signature import ALGORITHMS, NOT_JSON, digest, payloads
 MAX_SIGNATURES = 16
 """More than any rotation needs; each costs the verifier an elliptic-curve operation."""
 
+CLOCK_SKEW_SECONDS = 300
+"""How far a signer's clock may be ahead of ours."""
+
 MAX_SHOWN = 80
+LAST_MOMENT = 253_402_300_800
+"""Seconds from 1970 to the year 10000, which no `datetime` reaches. (NaN is below no number.)"""
 _KEY_MEMBERS = frozenset({"kty", "crv", "x", "y"})
 
 
@@ -37,12 +45,21 @@ class PinnedKey:
 
 @dataclass(frozen=True)
 class VerifiedCard:
-    """A card whose publisher is proven. `card` is just what the signature covers, `digest` its `signature.digest`."""
+    """A card that is believed. `card` is just what the signature covers, `digest` its `signature.digest`.
+
+    `kid` names the key that proves its publisher, and `signed_at` is when that signature was made, where it says so.
+    For a card that is believed by its digest (`Pinned`) they are "" and None.
+    """
 
     card: AgentCard
     publisher: str
     kid: str
     digest: str
+    signed_at: datetime | None = None
+
+
+Verifier = Callable[[AgentCard], VerifiedCard]
+"""Decides whether a card is believed. Raises CardRejected."""
 
 
 class TrustStore:
@@ -71,6 +88,14 @@ class TrustStore:
                 raise ConfigurationError(f"The trust file pins two keys of '{name}' under one kid; rename one.")
         return cls({name: {key.kid: key for key in keys} for name, keys in parsed.items()})
 
+    def become(self, other: "TrustStore") -> None:
+        """Take the other's keys in place of the own ones, for all who hold this one."""
+        self._publishers = other._publishers
+
+    def knows(self, publisher: str) -> bool:
+        """Whether keys are pinned for a publisher, which must then have signed its cards."""
+        return bool(self._publishers.get(publisher))
+
     def keys_of(self, publisher: str) -> Mapping[str, PinnedKey]:
         """The pinned keys of a publisher, by key id.
 
@@ -81,13 +106,44 @@ class TrustStore:
         if not keys:
             raise CardRejected(
                 f"Publisher {_short(publisher)} is unknown: no key is pinned for it. "
-                "If you trust it, add its public key to the trust file under publishers."
+                "If you trust it, add its public key to the trust file under publishers: `sidecard trust pin`."
             )
         return keys
 
 
-def verify(card: AgentCard, trust: TrustStore) -> VerifiedCard:
+@dataclass(frozen=True)
+class Pinned:
+    """One card that is believed by its digest: nobody needs to have signed it, and nothing in it may change.
+
+    `digest` is its `signature.digest`; `publisher` is who published it, in the words of whoever pinned it.
+    """
+
+    digest: str
+    publisher: str
+
+    def verify(self, card: AgentCard) -> VerifiedCard:
+        """The card, if it is this one. Raises CardRejected: it is another now, or has no canonical form."""
+        subject = f"The card of {_short(card.name)}"
+        try:
+            found = digest(card)
+        except NOT_JSON as error:
+            raise CardRejected(f"{subject} has no canonical JSON ({error}): ask the publisher to mend it.") from error
+        if not hmac.compare_digest(found, self.digest):
+            raise CardRejected(
+                f"{subject} is another one than was pinned: its digest is {found}, not {self.digest}. Ask its "
+                "publisher what has changed; `sidecard enrol URL --pin` takes the new one."
+            )
+        believed = AgentCard()
+        believed.CopyFrom(card)
+        del believed.signatures[:]
+        return VerifiedCard(believed, self.publisher, "", found)
+
+
+def verify(card: AgentCard, trust: TrustStore, now: float | None = None) -> VerifiedCard:
     """The card, if any one of its signatures is by a key pinned for its publisher (`provider.organization`).
+
+    A signature that says until when it holds (`exp`), or when it was made (`iat`), is held to that; `now` is UTC in
+    seconds, the clock's by default.
 
     Raises:
         CardRejected: with the reason and what to do. Nothing of the card may be used then.
@@ -109,17 +165,19 @@ def verify(card: AgentCard, trust: TrustStore) -> VerifiedCard:
     for form in forms:  # the fullest form first: it says most
         for signature in card.signatures:
             try:
-                kid = _check(signature, form, keys, name)
+                kid, signed_at = _check(signature, form, keys, name, time.time() if now is None else now)
             except CardRejected as rejection:
                 reasons.append(str(rejection))
             else:
                 believed = ParseDict(json.loads(form), AgentCard())
-                return VerifiedCard(believed, publisher, kid, digest(believed))
+                return VerifiedCard(believed, publisher, kid, digest(believed), signed_at)
     raise CardRejected(f"{subject} is not believed. {' '.join(dict.fromkeys(reasons))}")
 
 
-def _check(signature: AgentCardSignature, payload: bytes, keys: Mapping[str, PinnedKey], name: str) -> str:
-    """The id of the pinned key that made this signature over the payload. Raises CardRejected."""
+def _check(
+    signature: AgentCardSignature, payload: bytes, keys: Mapping[str, PinnedKey], name: str, now: float
+) -> tuple[str, datetime | None]:
+    """The id of the pinned key that made this signature over the payload, and when it did. Raises CardRejected."""
     header = _protected_header(signature)
     kid = header.get("kid")
     key = keys.get(kid) if isinstance(kid, str) else None
@@ -147,7 +205,33 @@ def _check(signature: AgentCardSignature, payload: bytes, keys: Mapping[str, Pin
         raise CardRejected(
             f"It was altered, or not signed with key '{key.kid}': fetch it again, and tell the publisher if this stays."
         ) from None
-    return key.kid
+    return key.kid, _signed_at(header, key.kid, now)
+
+
+def _signed_at(header: Mapping[str, Any], kid: str, now: float) -> datetime | None:
+    """When a signature was made, if it says so. Raises CardRejected outside of the time for which it holds."""
+    issued, expires = (_seconds(header, name, kid) for name in ("iat", "exp"))
+    if expires is not None and expires <= now:
+        raise CardRejected(
+            f"Its signature by key '{kid}' has expired {_iso(expires)}: see that the agent runs, which signs anew by "
+            "itself, and that both clocks are right."
+        )
+    if issued is not None and issued > now + CLOCK_SKEW_SECONDS:
+        raise CardRejected(f"Its signature by key '{kid}' is from the future, {_iso(issued)}: see to both clocks.")
+    return None if issued is None else datetime.fromtimestamp(issued, UTC)
+
+
+def _seconds(header: Mapping[str, Any], name: str, kid: str) -> float | None:
+    value = header.get(name)
+    if value is None and name not in header:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LAST_MOMENT:
+        raise CardRejected(f"Its signature by key '{kid}' has {name} {_short(value)}, which is no time: sign it again.")
+    return float(value)
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _protected_header(signature: AgentCardSignature) -> dict[str, Any]:

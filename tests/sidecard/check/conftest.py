@@ -36,7 +36,8 @@ class Copy:
                 granted.setdefault(name, set()).update(scopes)
         for init in (root / "agents").glob("**/__init__.py"):
             init.write_text("")
-        for name, scopes in granted.items():
+        for name in granted.keys() - {"registry"}:
+            scopes = granted[name]
             self.write(f"agents/{name}/agent.py", STUB.format(name=name, scopes=sorted(scopes)))
 
     def write(self, file: str, text: str) -> None:

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from sidecard.callers import CallersFile, Grant
 from sidecard.check.finding import Finding
+from sidecard.registry import OPERATE, REGISTRY
 from sidecard.validation import explain
 
-CARD, A2A, MCP, AGENTS = "/.well-known/agent-card.json", "/a2a", "/mcp", "/agents"
-REGISTRY = "registry"
+CARD, A2A, MCP = "/.well-known/agent-card.json", "/a2a", "/mcp"
+AGENTS, ESTATE = "/agents", "/estate"
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, several times faster, where PyYAML has it
 
@@ -173,8 +174,8 @@ class Estate:
         """Who may call whom through the sidecars, as agents/callers.yaml and the kinds of the apps imply it.
 
         The registry reads every agent's card; every app enrols itself in the registry and reads it, a caller with a
-        sidecar but no app reads it; who holds a scope at an agent gets its card and its JSON-RPC endpoint. Scopes say
-        nothing of a tool server: there the access rules name the callers.
+        sidecar but no app reads it, and an operator enrols and dismisses; who holds a scope at an agent gets its card
+        and its JSON-RPC endpoint. Scopes say nothing of a tool server: there the access rules name the callers.
         """
         calls: Calls = {name: {} for name in self.run_file}
         in_mesh = {name: grant for name, grant in self.callers.items() if grant.sidecar}
@@ -189,6 +190,8 @@ class Estate:
             elif app.kind == "registry":
                 into |= {name: {AGENTS: frozenset({"GET"})} for name in in_mesh}
                 into |= {name: {AGENTS: frozenset({"GET", "PUT"})} for name in self.apps if name != app.name}
+                for caller in (name for name, grant in in_mesh.items() if OPERATE in grant.grants.get(app.name, ())):
+                    into[caller] = into[caller] | {ESTATE: frozenset({"POST", "PUT", "DELETE"})}
             else:
                 policies = dig(self.access(app.name), "accessControl", "policies") or []
                 known = [str(policy.get("appId")) for policy in policies if policy.get("appId") in self.run_file]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from sidecard.check.estate import Estate
 from sidecard.check.finding import Finding
+from sidecard.registry import OPERATE, REGISTRY
 
 FILE = "agents/callers.yaml"
 
@@ -31,10 +32,15 @@ def check(estate: Estate) -> Iterator[Finding]:
 
 
 def _granted(estate: Estate, caller: str, name: str, scopes: set[str]) -> Iterator[Finding]:
-    if name not in estate.apps or estate.apps[name].kind != "agent":
+    if name == REGISTRY and name in estate.apps:
+        yield from _unknown(caller, name, scopes, frozenset({OPERATE}))
+    elif name not in estate.apps or estate.apps[name].kind != "agent":
         yield Finding(FILE, f"{caller!r} holds scopes at {name!r}, which is no agent", "name a folder of agents/")
     elif name in estate.agents:
-        known = estate.agents[name].scopes
-        for scope in sorted(scopes - known):
-            problem = f"{caller!r} holds {scope!r}, which means nothing at {name!r}"
-            yield Finding(FILE, problem, f"use one of {', '.join(sorted(known))}")
+        yield from _unknown(caller, name, scopes, estate.agents[name].scopes)
+
+
+def _unknown(caller: str, name: str, scopes: set[str], known: frozenset[str]) -> Iterator[Finding]:
+    for scope in sorted(scopes - known):
+        problem = f"{caller!r} holds {scope!r}, which means nothing at {name!r}"
+        yield Finding(FILE, problem, f"use one of {', '.join(sorted(known))}")

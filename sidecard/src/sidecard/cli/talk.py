@@ -179,23 +179,23 @@ def cancel(
 
 
 def card(
-    agent: Annotated[str, typer.Argument(metavar="AGENT_OR_URL", help="App-id of an agent, or any agent's base URL.")],
+    agent: Annotated[
+        str, typer.Argument(metavar="AGENT_OR_URL", help="App-id, name in the registry, or any agent's base URL.")
+    ],
     *,
     as_json: Json = False,
 ) -> None:
-    """Fetch an agent's public card, verify it against the pinned keys, and show it. Exit code 2 when it is refused."""
-    import httpx
+    """Fetch an agent's public card, verify it, and show it. Exit code 2 when it is refused.
 
-    from sidecard.card import fetch_card
-    from sidecard.cli import conversation, show, way
+    An app-id of dapr.yaml is asked at its own port, a URL at its well-known path; any other name is looked up in the
+    registry. Cards are verified against the pinned keys, or with the digest that an operator has pinned.
+    """
+    from sidecard.cli import cards, conversation, show
 
     talk = conversation.Conversation(agent, as_json=as_json)
 
     async def work() -> int:
-        route = way.anywhere(talk.project, agent) if "://" in agent else way.directly(talk.project, agent)
-        async with httpx.AsyncClient(transport=route.transport) as client:
-            talk.telemetry.instrument_client(client)
-            verified = await fetch_card(client, route.url, route.trust, agent=route.agent or None)
+        verified = await cards.fetch(talk.project, agent, talk.telemetry)
         if as_json:
             print(show.card_json(verified))
         for line in show.card(verified):

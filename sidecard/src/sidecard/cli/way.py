@@ -1,6 +1,8 @@
 """The ways to an agent from the command line: through the user's sidecar, or directly with a key of one's own."""
 
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import httpx
 from sidecard.callers import KEY_HEADER
 from sidecard.cli.project import App, Project
 from sidecard.errors import AgentUnavailable, ConfigurationError
+from sidecard.registry import Registry
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport
 from sidecard.trust import TrustStore
@@ -37,12 +40,17 @@ def through_desk(project: Project, agent: str) -> Way:
         ConfigurationError: there is no such agent, no token or trust file yet, or a variable is wrong.
     """
     agent_of(project, agent)
+    return Way(agent, f"http://{agent}", mesh(project), pinned_keys(project))
+
+
+def mesh(project: Project) -> httpx.AsyncBaseTransport:
+    """To any app, by its app-id, through the user's sidecar. Raises ConfigurationError when it has no token yet."""
     settings = Settings.load(DESK, project.local)
     if not settings.dapr_api_token.get_secret_value():
         raise ConfigurationError(f"There is no token of {DESK} in {project.local}: run `make up`, which makes one.")
     if "dapr_http_port" not in settings.model_fields_set:
         settings.dapr_http_port = project.app(DESK).dapr_http_port
-    return Way(agent, f"http://{agent}", _DeskTransport(settings), pinned_keys(project))
+    return _DeskTransport(settings)
 
 
 def directly(project: Project, agent: str, caller: str = "") -> Way:
@@ -58,8 +66,18 @@ def directly(project: Project, agent: str, caller: str = "") -> Way:
 
 
 def anywhere(project: Project, url: str) -> Way:
-    """To whatever agent is at a URL, for its public card. Raises ConfigurationError when there is no trust file yet."""
+    """To whatever agent is at a URL, for its public card. Raises ConfigurationError when there is no trust file yet.
+
+    The person at the keyboard names the address: it may be any.
+    """
     return Way("", url, httpx.AsyncHTTPTransport(), pinned_keys(project))
+
+
+@contextlib.asynccontextmanager
+async def registry(project: Project) -> AsyncIterator[Registry]:
+    """The inventory of agents, through the user's sidecar. Raises ConfigurationError."""
+    async with httpx.AsyncClient(transport=mesh(project), timeout=30.0) as client:
+        yield Registry(client)
 
 
 def agent_of(project: Project, name: str) -> App:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from sidecard.egress import DestinationRefused, Origin
 from sidecard.errors import ConfigurationError
+from sidecard.registry import Enrolment
 from sidecard.validation import explain
 
 
@@ -66,6 +67,19 @@ class ForeignAgent(BaseModel):
             raise ValueError("name the publisher whose key is pinned, or pin the card_digest")
         return self
 
+    @classmethod
+    def enrolled(cls, enrolment: Enrolment, issuers: Iterable[str]) -> Self:
+        """As the registry lists it. `issuers` are those that know us: no other is asked for a token."""
+        asked = {demand.issuer: demand for demands in enrolment.demands for demand in demands}
+        issuer = next((own for own in issuers for named in asked if _names(named, own)), None)
+        return cls(
+            url=enrolment.card_url,
+            publisher=enrolment.publisher,
+            card_digest=enrolment.card_digest if enrolment.pinned else "",
+            card_name=enrolment.name,
+            credentials=Issuer(issuer=issuer) if issuer else None,
+        )
+
     @property
     def origin(self) -> Origin:
         """The only place that our messages and tokens for it go to."""
@@ -108,6 +122,12 @@ class ForeignFile(BaseModel):
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
             raise ConfigurationError(f"{path} is not a list of foreign agents: {reason}") from error
+
+
+def _names(metadata: str, issuer: str) -> bool:
+    """Whether a card's address of an issuer's metadata, or of its token endpoint, is of this issuer."""
+    issuer = issuer.rstrip("/")
+    return metadata.rstrip("/") == issuer or metadata.startswith(f"{issuer}/")
 
 
 def _scopes(requirements: Iterable[SecurityRequirement], card: AgentCard) -> set[str]:

@@ -11,17 +11,17 @@ import httpx
 from a2a.client import Client, ClientConfig, ClientFactory
 from a2a.types import AgentCard
 
-from sidecard.card import CardCache, get_card, reached_at
+from sidecard.card import CardCache, fetch_card, reached_at
 from sidecard.credentials import Authority, Bearer, Tokens
 from sidecard.delegation.foreign import ForeignAgent
 from sidecard.egress import DestinationRefused, Origin
 from sidecard.errors import AgentUnavailable, CardRejected
 from sidecard.extension import URI
+from sidecard.foreign import fetch_enrolled, fetch_foreign
 from sidecard.outbound import Outbound
-from sidecard.registry import Registry
-from sidecard.signature import NOT_JSON, digest
+from sidecard.registry import Enrolment, Registry
 from sidecard.telemetry import span
-from sidecard.trust import TrustStore, verify
+from sidecard.trust import Pinned, TrustStore
 
 VERIFIED_SECONDS = 30.0
 """How long a verified card is used before it is fetched and verified anew."""
@@ -99,21 +99,16 @@ class Handshake:
         if met is not None and met.until > self._clock():
             return met
         with span("handshake discover", agent=agent):
-            foreign, pinned = await self._discover(agent)
-            if foreign is None:
-                base, http = f"http://{agent}", self._http
-            elif self._outside is None:
+            foreign, enrolled = await self._discover(agent)
+        with span("handshake verify", agent=agent):
+            if foreign is None and enrolled is not None:
+                card = await self._believed(agent, enrolled)
+            elif foreign is None or self._outside is None:
                 raise CardRejected(
                     f"'{agent}' is a foreign agent, and none may be called from here: allow it in SIDECARD_FOREIGN."
                 )
             else:
-                base, http = foreign.url, self._outside.http
-            try:
-                card = await get_card(http, base, cache=self._cards)
-            except DestinationRefused as error:
-                raise CardRejected(f"{base} is not called: {error}. See SIDECARD_FOREIGN.") from error
-        with span("handshake verify", agent=agent):
-            card = self._believed(card, agent, pinned) if foreign is None else self._proven(card, agent, foreign)
+                card = await self._proven(self._outside.http, agent, foreign, enrolled)
         extended = any(extension.uri == URI for extension in card.capabilities.extensions)
         met = self._met[agent] = Met(card, self._clock() + VERIFIED_SECONDS, extended, foreign)
         return met
@@ -141,43 +136,46 @@ class Handshake:
         """Meet it anew next time."""
         self._met.pop(agent, None)
 
-    async def _discover(self, agent: str) -> tuple[ForeignAgent | None, str]:
-        """Where an agent is: by direct configuration, else by the registry, with the card's digest there."""
+    async def _discover(self, agent: str) -> tuple[ForeignAgent | None, Enrolment | None]:
+        """Where an agent is: by direct configuration, else by the registry."""
         if self._outside is not None and agent in self._outside.agents:
-            return self._outside.agents[agent], ""
+            return self._outside.agents[agent], None
         enrolled = await self._registry.agent(agent)
-        return None, enrolled.card_digest
+        if not enrolled.foreign:
+            return None, enrolled
+        issuers = self._outside.tokens.issuers if self._outside else ()
+        return ForeignAgent.enrolled(enrolled, issuers), enrolled
 
-    def _believed(self, card: AgentCard, agent: str, pinned: str) -> AgentCard:
-        verified = verify(card, self._trust)
-        if verified.card.name != agent:
-            raise CardRejected(
-                f"'{agent}' serves the card of '{verified.card.name}', not '{agent}': check the address."
-            )
-        if verified.digest != pinned:
+    async def _believed(self, agent: str, enrolled: Enrolment) -> AgentCard:
+        """The card of an agent of the mesh, which is the one that the registry lists."""
+        base = f"http://{agent}"
+        verified = await fetch_card(self._http, base, self._trust, agent=agent, cache=self._cards)
+        if verified.digest != enrolled.card_digest:
             raise AgentUnavailable(f"{agent} shows another card than the registry lists; it may be enrolling right now")
-        return reached_at(verified.card, f"http://{agent}")
+        return reached_at(verified.card, base)
 
-    def _proven(self, card: AgentCard, agent: str, foreign: ForeignAgent) -> AgentCard:
+    async def _proven(
+        self, http: httpx.AsyncClient, agent: str, foreign: ForeignAgent, enrolled: Enrolment | None
+    ) -> AgentCard:
         """A foreign agent's card, with only those interfaces that we speak and that lie where it is enrolled."""
-        if foreign.publisher:
-            if card.provider.organization != foreign.publisher:
-                raise CardRejected(
-                    f"The card of '{agent}' is by {card.provider.organization[:80]!r}, not by '{foreign.publisher}' "
-                    "as enrolled: ask its publisher."
-                )
-            card = verify(card, self._trust).card
         try:
-            pinned = not foreign.card_digest or digest(card) == foreign.card_digest
-        except NOT_JSON as error:
-            raise CardRejected(f"The card of '{agent}' has no canonical JSON: ask its publisher to mend it.") from error
-        if not pinned:
-            raise CardRejected(
-                f"'{agent}' shows another card than was pinned for it: look at the new one, and pin its digest."
-            )
-        name = foreign.card_name or agent
-        if card.name != name:
-            raise CardRejected(f"'{agent}' serves the card of {card.name[:80]!r}, not '{name}': check the address.")
+            if enrolled is not None:
+                verified = await fetch_enrolled(http, enrolled, self._trust, cache=self._cards)
+            else:
+                pinned = Pinned(foreign.card_digest, foreign.publisher).verify
+                verified = await fetch_foreign(
+                    http,
+                    foreign.url,
+                    self._trust if foreign.publisher else pinned,
+                    publisher=foreign.publisher,
+                    agent=foreign.card_name or agent,
+                    cache=self._cards,
+                )
+                if foreign.card_digest:
+                    pinned(verified.card)
+        except DestinationRefused as error:
+            raise CardRejected(f"{foreign.url} is not called: {error}") from error
+        card = verified.card
         usable = [i for i in card.supported_interfaces if i.protocol_binding in BINDINGS and _lies_at(i.url, foreign)]
         if not usable:
             raise CardRejected(

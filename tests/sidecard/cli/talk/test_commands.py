@@ -214,7 +214,7 @@ def test_a_refused_card_is_one_line_and_exit_code_2(run, sidecar, project):
         (["stream", "shop"], "nothing to say"),
         (["card", "http://127.0.0.1:1"], "No card from"),
         (["card", "ftp://x"], "No card from"),
-        (["card", "nobody"], "no agent 'nobody'"),
+        (["card", "nobody"], "registry can't be reached"),
     ],
 )
 def test_what_can_not_be_done_is_one_line(run, sidecar, arguments, says):
