@@ -37,14 +37,10 @@ def test_all_bindings_are_declared_where_they_are_served():
 
 
 def test_tls_is_declared_where_it_is_served():
-    """HTTP by https only; client certificates where there is a CA to verify them with."""
+    """HTTP by https only."""
     tls = {"tls_port": 8443, "tls_certificate": "c.pem", "tls_key": "k.pem"}
     card = describe(agent, Settings(app_id="shop", **tls))
     assert [i.url for i in card.supported_interfaces] == ["https://127.0.0.1:8443/a2a", "https://127.0.0.1:8443/rest"]
-    assert "mutualTLS" not in card.security_schemes
-    card = describe(agent, Settings(app_id="shop", **tls, tls_client_ca="ca.pem"))
-    assert card.security_schemes["mutualTLS"].HasField("mtls_security_scheme")
-    assert list(card.security_requirements[-1].schemes) == ["mutualTLS"]
 
 
 def test_skills_come_with_what_another_agent_needs_to_choose_them():

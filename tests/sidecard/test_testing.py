@@ -2,7 +2,7 @@
 
 from sidecard import testing
 
-NAMES = """APP_TOKEN KEY Binding FakeAgents FakeTopic FakeWebhooks MemoryStore Served
+NAMES = """APP_TOKEN AUDIENCE ISSUER KEY Binding FakeAgents FakeIssuer FakeTopic FakeWebhooks MemoryStore Served
     caller ended key_of message served started"""
 
 

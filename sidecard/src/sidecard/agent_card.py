@@ -1,5 +1,6 @@
 """The Agent Card that describes an agent (A2A 1.0 §4.4.1), from the agent's own code."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from a2a.types import (
@@ -9,10 +10,7 @@ from a2a.types import (
     AgentInterface,
     AgentProvider,
     AgentSkill,
-    APIKeySecurityScheme,
-    MutualTlsSecurityScheme,
     SecurityRequirement,
-    SecurityScheme,
     StringList,
 )
 from google.protobuf.json_format import MessageToDict
@@ -20,8 +18,8 @@ from pydantic import TypeAdapter
 
 from sidecard import extension
 from sidecard.agent import Agent, Skill
-from sidecard.callers import KEY_HEADER
 from sidecard.egress import Destinations
+from sidecard.security_schemes import Way
 from sidecard.settings import Settings
 
 JSONRPC_PATH = "/a2a"
@@ -30,8 +28,10 @@ PROTOCOL_VERSION = "1.0"
 MODES = ("application/json", "text/plain")
 
 
-def describe(agent: Agent, settings: Settings) -> AgentCard:
+def describe(agent: Agent, settings: Settings, ways: Sequence[Way] = ()) -> AgentCard:
     """The public card, unsigned: where the agent is served, who may call it how, and what it can do.
+
+    `ways` are those to be known as a caller: of the agent, and of each skill those by which its scope can be held.
 
     Input and output schemas of the skills are parameters of our extension: A2A's skills have no field for them.
     """
@@ -47,30 +47,12 @@ def describe(agent: Agent, settings: Settings) -> AgentCard:
             extended_agent_card=True,
             extensions=[AgentExtension(uri=extension.URI, description=extension.DESCRIPTION, required=False)],
         ),
-        security_schemes={
-            "sidecar": SecurityScheme(
-                mtls_security_scheme=MutualTlsSecurityScheme(description="Inside the mesh: the caller's Dapr identity.")
-            ),
-            "apiKey": SecurityScheme(
-                api_key_security_scheme=APIKeySecurityScheme(
-                    location="header",
-                    name=KEY_HEADER,
-                    description="Outside the mesh: a key that the agent's owner gave out.",
-                )
-            ),
-        },
+        security_schemes={way.name: way.scheme for way in ways},
         default_input_modes=MODES,
         default_output_modes=MODES,
-        skills=[_skill(skill) for skill in agent.skills.values()],
+        skills=[_skill(skill, ways) for skill in agent.skills.values()],
+        security_requirements=[_requirement(way) for way in ways],
     )
-    schemes = ["sidecar", "apiKey"]
-    if settings.tls_client_ca:
-        schemes.append("mutualTLS")
-        card.security_schemes[
-            "mutualTLS"
-        ].mtls_security_scheme.description = "Outside the mesh: a client certificate that the agent's owner has listed."
-    for scheme in schemes:
-        card.security_requirements.append(SecurityRequirement(schemes={scheme: StringList()}))
     card.capabilities.extensions[0].params.update({"skills": {s.id: _contract(s) for s in agent.skills.values()}})
     return card
 
@@ -139,13 +121,18 @@ def _interfaces(settings: Settings) -> list[AgentInterface]:
     return interfaces
 
 
-def _skill(skill: Skill) -> AgentSkill:
+def _requirement(way: Way, scopes: Iterable[str] = ()) -> SecurityRequirement:
+    return SecurityRequirement(schemes={way.name: StringList(list=scopes if way.asks_scopes else ())})
+
+
+def _skill(skill: Skill, ways: Sequence[Way]) -> AgentSkill:
     return AgentSkill(
         id=skill.id,
         name=skill.name,
         description=skill.description,
         tags=skill.tags or (skill.scope.partition(":")[0],),
         examples=skill.examples,
+        security_requirements=[_requirement(way, [skill.scope]) for way in ways if skill.scope in way.scopes],
     )
 
 

@@ -5,7 +5,7 @@ import contextlib
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import httpx
@@ -13,6 +13,7 @@ from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.server.routes import create_rest_routes
 from a2a.types import AgentCard
 from fastapi import FastAPI
+from jwcrypto.jwk import JWK
 from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,7 +24,8 @@ from starlette.types import ASGIApp
 
 from sidecard.agent import Agent
 from sidecard.agent_card import REST_PATH, describe, for_caller
-from sidecard.callers import Caller, Callers, CallersFile, Claims, Identify
+from sidecard.callers import BearerTokens, Caller, Callers, CallersFile, Claims, Identify
+from sidecard.callers.discovery import Metadata
 from sidecard.card import SignedCard, card_routes
 from sidecard.credentials import Tokens, parse_clients
 from sidecard.delegation import ForeignFile, Mesh, Outside
@@ -34,9 +36,11 @@ from sidecard.grpc_server import grpc_server
 from sidecard.http_server import http_server, served_over_tls
 from sidecard.jsonrpc import JsonRpc
 from sidecard.outbound import Outbound
+from sidecard.protected_resource import ProtectedResource
 from sidecard.push import Webhooks
 from sidecard.refusals import Unavailable
 from sidecard.registry import Registry, keep_enrolled, lets_of
+from sidecard.security_schemes import ways_in
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport, read_secret, sidecar_client
 from sidecard.signature import sign, signing_key
@@ -54,6 +58,7 @@ log = logging.getLogger("sidecard")
 SIDECAR_RETRY_SECONDS = 0.2
 SIDECAR_REMINDER_SECONDS = 5.0
 STORE_RETRY_SECONDS = 1.0
+ISSUER_RETRY_SECONDS = 10.0
 COLLECT_AFTER = 50_000
 """Objects more than before, after which Python looks for garbage in cycles."""
 SHORTEST_KEY = 16
@@ -75,7 +80,9 @@ class Service:
         self._callers: Callers | None = None
         self._engine: Engine | None = None
         self._signed: SignedCard | None = None
-        self._public = describe(agent, settings)
+        self._tokens = BearerTokens(self._file.issuers, settings.token_audience) if self._file.issuers else None
+        self._public = self._described({})
+        self.resource = ProtectedResource.of(agent.name, settings, self._file)
         self._mesh = httpx.AsyncClient(transport=MeshTransport(settings), timeout=httpx.Timeout(60.0, connect=5.0))
         telemetry.instrument_client(self._mesh)
         destinations = Destinations.parse(settings.webhooks)
@@ -124,6 +131,8 @@ class Service:
             with contextlib.suppress(asyncio.CancelledError):
                 await connecting
             await self._mesh.aclose()
+            if self._tokens is not None:
+                await self._tokens.aclose()
             if self._webhooks is not None:
                 await self._webhooks.aclose()
             await asyncio.to_thread(self.telemetry.shutdown)
@@ -163,7 +172,10 @@ class Service:
             outside = await self._outside(sidecar, stack)
         token = settings.app_api_token.get_secret_value()
         self._signed = SignedCard(sign(self._public, key))
-        self._callers = Callers(name, self._file, app_token=token, api_keys=api_keys)
+        self._callers = Callers(name, self._file, app_token=token, api_keys=api_keys, tokens=self._tokens)
+        if self._tokens is not None:
+            completing = asyncio.create_task(self._complete_card(self._tokens, key), name="card")
+            stack.callback(completing.cancel)
         port, dapr_token = settings.dapr_grpc_port, settings.dapr_api_token.get_secret_value()
         store = DaprStateStore(port=port, token=dapr_token)
         stack.push_async_callback(store.close)
@@ -207,6 +219,26 @@ class Service:
         outbound = Outbound(destinations)
         stack.push_async_callback(outbound.aclose)
         return Outside(agents, outbound, Tokens(outbound, clients), self.telemetry.instrument_client)
+
+    def _described(self, metadata: Mapping[str, Metadata]) -> AgentCard:
+        certificates = self.settings.tls_client_ca is not None
+        ways = ways_in(self.agent.name, self._file, metadata, certificates=certificates)
+        return describe(self.agent, self.settings, ways)
+
+    async def _complete_card(self, tokens: BearerTokens, key: JWK) -> None:
+        """Declare in the card how tokens are got, as soon as their issuers say it; until then only that they serve.
+
+        So an issuer that is down keeps nobody out but who comes with its tokens.
+        """
+        declared = 0
+        while declared < len(self._file.issuers):
+            told = await tokens.metadata()
+            if len(told) > declared:
+                self._public = self._described(told)
+                self._signed = SignedCard(sign(self._public, key))
+                declared = len(told)
+            else:
+                await asyncio.sleep(ISSUER_RETRY_SECONDS)
 
     async def _secret(self, sidecar: httpx.AsyncClient, name: str, key: str) -> str:
         """One secret, waiting for the sidecar if need be; says every few seconds that it waits."""
@@ -252,7 +284,9 @@ def create_app(agent: Agent, settings: Settings, telemetry: Telemetry | None = N
     app = FastAPI(lifespan=service.lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service
     app.router.routes.extend([Route("/healthz", _alive), Route("/readyz", _ready)])
-    serve_on(app, service.handler, service.identify, service.signed_card, settings.max_body_bytes)
+    serve_on(
+        app, service.handler, service.identify, service.signed_card, settings.max_body_bytes, resource=service.resource
+    )
     telemetry.instrument_app(app)
     return app
 
@@ -263,8 +297,10 @@ def serve_on(
     identify: Identify,
     card: Callable[[], SignedCard | None],
     max_body_bytes: int,
+    *,
+    resource: ProtectedResource | None = None,
 ) -> None:
-    """Put the card, both HTTP bindings and the door before them on an app."""
+    """Put the card, both HTTP bindings and the door before them on an app, and which tokens it takes, if it does."""
     builder = CallerContextBuilder()
     app.router.routes.extend(card_routes(card))
     rest = Starlette(
@@ -272,7 +308,11 @@ def serve_on(
     )
     rest.router.redirect_slashes = False
     app.router.routes.append(Mount(REST_PATH, app=rest))
-    app.add_middleware(Edge, jsonrpc=JsonRpc(handler), identify=identify, max_body_bytes=max_body_bytes)
+    if resource is not None:
+        app.router.routes.append(resource.route())
+    app.add_middleware(
+        Edge, jsonrpc=JsonRpc(handler), identify=identify, max_body_bytes=max_body_bytes, resource=resource
+    )
 
 
 def _task_id_keys(secret: str) -> list[bytes]:

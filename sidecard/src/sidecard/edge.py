@@ -38,6 +38,8 @@ from sidecard.callers import CallerUser, Claims, Identify
 from sidecard.connections import proven
 from sidecard.extension import URI
 from sidecard.jsonrpc import Call, JsonRpc, error_answer
+from sidecard.protected_resource import INSUFFICIENT_SCOPE, ProtectedResource, challenge
+from sidecard.protected_resource import PATH as RESOURCE_PATH
 from sidecard.refusals import JSON_RPC_CODES, MethodNotAllowed, PayloadTooLarge, Unauthenticated
 from sidecard.sidecar import PROBES
 from sidecard.strict_json import read_json
@@ -71,10 +73,10 @@ class Edge:
 
     It lets in
 
-    - anybody to the probes and the public card,
-    - verified callers (through the own sidecar, or with a key) to the A2A bindings, with a body that is not larger than
-      `max_body_bytes` and comes within `body_seconds`, JSON of bounded depth in the shape of its operation, a media
-      type and an A2A version that are served.
+    - anybody to the probes and the public card, and to what tells which tokens are taken, where some are (`resource`),
+    - verified callers (through the own sidecar, or with a credential) to the A2A bindings, with a body that is not
+      larger than `max_body_bytes` and comes within `body_seconds`, JSON of bounded depth in the shape of its operation,
+      a media type and an A2A version that are served.
 
     Anything else gets an error in the words of the binding it came for, and no route sees it.
     """
@@ -87,16 +89,19 @@ class Edge:
         identify: Identify,
         max_body_bytes: int,
         body_seconds: float = BODY_SECONDS,
+        resource: ProtectedResource | None = None,
     ) -> None:
         self._app = app
         self._jsonrpc = jsonrpc
         self._identify = identify
         self._max_body_bytes = max_body_bytes
         self._body_seconds = body_seconds
+        self._resource = resource
+        self._public = PUBLIC | {RESOURCE_PATH} if resource else PUBLIC
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request in, or answer it here."""
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in PUBLIC):
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in self._public):
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
@@ -107,8 +112,9 @@ class Edge:
             await JSONResponse({"error": f"Nothing is served at {path[:100]}."}, 404)(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        claims = Claims.of(headers.items(), peer_certificate(scope))
         try:
-            caller = scope["caller"] = await self._identify(Claims.of(headers.items(), peer_certificate(scope)))
+            caller = scope["caller"] = await self._identify(claims)
             if caller is None:
                 raise Unauthenticated
             proven(scope)
@@ -117,12 +123,13 @@ class Edge:
             else:
                 receive = await self._checked_rest(scope, headers, receive)
         except A2AError as error:
-            await refuse(scope, error)(scope, receive, send)
+            told = challenge(error, self._resource, with_token=bool(claims.authorization))
+            await refuse(scope, error, told)(scope, receive, send)
             return
         if path == JSONRPC_PATH:
             await self._jsonrpc.serve(call, caller, headers, receive, send)
         else:
-            await self._app(scope, receive, _with_event_ids(send))
+            await self._app(scope, receive, _finished(send, with_token=bool(claims.authorization)))
 
     async def _call(self, scope: Scope, headers: Headers, receive: Receive) -> Call:
         if scope["method"] != "POST":
@@ -197,8 +204,11 @@ class CallerContextBuilder(DefaultServerCallContextBuilder):
         return CallerUser(request.scope["caller"])
 
 
-def _with_event_ids(send: Send) -> Send:
-    """Gives each server-sent event its `id`: the place that the event's metadata, which end its JSON, name."""
+def _finished(send: Send, *, with_token: bool) -> Send:
+    """Answers of HTTP+JSON as they leave: a refusal for want of rights says so to whoever got the caller's token.
+
+    Each server-sent event has its `id`: the place that the event's metadata, which end its JSON, name.
+    """
     streams = False
 
     async def sending(message: Message) -> None:
@@ -206,6 +216,9 @@ def _with_event_ids(send: Send) -> Send:
         if message["type"] == "http.response.start":
             headers = Headers(raw=message["headers"])
             streams = headers.get("content-type", "").startswith("text/event-stream")
+            if with_token and message["status"] == 403:  # noqa: PLR2004 -- Forbidden
+                more = (b"www-authenticate", INSUFFICIENT_SCOPE.encode())
+                message = {**message, "headers": [*message["headers"], more]}
         elif streams and (found := _EVENT_ID.findall(message.get("body", b"")[-_EVENT_TAIL:])):
             message = {**message, "body": b"id: " + found[-1] + b"\r\n" + message["body"]}
         await send(message)
@@ -217,7 +230,7 @@ def refuse(scope: Scope, error: A2AError, headers: Mapping[str, str] | None = No
     """An error in the words of the binding that a request came for."""
     payload = build_rest_error_payload(error)
     status = payload["error"]["code"]
-    headers = {"Allow": "POST"} if isinstance(error, MethodNotAllowed) and headers is None else headers
+    headers = {"Allow": "POST"} if isinstance(error, MethodNotAllowed) and not headers else headers
     if scope["path"] != JSONRPC_PATH:
         return JSONResponse(payload, status, headers)
     # JSON-RPC errors come with 200, but for what a proxy or a client library should act on by itself.

@@ -5,6 +5,7 @@ SidecardError
 ├── CardRejected         an Agent Card is unsigned, altered or not from a pinned publisher
 ├── AgentUnavailable     another agent, the registry or a tool server can't be reached
 │   └── AccessDenied     its access rules refuse this app
+├── IssuerUnavailable    an issuer of tokens can't be reached, or says what can't be believed
 ├── DelegationFailed     a delegated task ended without success
 ├── StoreUnavailable     the Dapr state store does not answer
 ├── WebhookRejected      what a webhook received is not from whom it should be
@@ -34,6 +35,10 @@ class AgentUnavailable(SidecardError):
 
 class AccessDenied(AgentUnavailable):
     """Access rules refuse this app; the same call is refused until somebody changes them."""
+
+
+class IssuerUnavailable(SidecardError):
+    """An issuer of tokens can't be reached now, or does not describe itself as it must."""
 
 
 class DelegationFailed(SidecardError):

@@ -24,9 +24,12 @@ from google.rpc.status_pb2 import Status
 
 
 class Unauthenticated(A2AError):
-    """Nobody we know: no key, a wrong one, or not through the own sidecar."""
+    """Nobody we know: no credential, a wrong one, or not through the own sidecar."""
 
-    message = "Say who you are: call through your Dapr sidecar, or send a key we know as x-api-key"
+    message = (
+        "Say who you are, in one way: call through your Dapr sidecar, or send a key we know as x-api-key, or an access "
+        "token for this agent as a bearer token"
+    )
 
 
 class Forbidden(A2AError):

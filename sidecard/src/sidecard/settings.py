@@ -51,6 +51,11 @@ class Settings(BaseSettings):
     app_api_token: SecretStr = Field(default=SecretStr(""), validation_alias="APP_API_TOKEN")
     dapr_api_token: SecretStr = Field(default=SecretStr(""), validation_alias="DAPR_API_TOKEN")
     callers_file: Path = Field(default=Path("agents/callers.yaml"), validation_alias="SIDECARD_CALLERS")
+    audience: str = Field(
+        default="",
+        validation_alias="SIDECARD_AUDIENCE",
+        description="What access tokens for this agent have as their audience. Default: its base URL in the card.",
+    )
     webhooks: str = Field(
         default="",
         validation_alias="SIDECARD_WEBHOOKS",
@@ -151,6 +156,11 @@ class Settings(BaseSettings):
         """Base URL that callers outside the mesh use."""
         own = f"https://{self.host}:{self.tls_port}" if self.tls_port else f"http://{self.host}:{self.app_port}"
         return (self.public_url or own).rstrip("/")
+
+    @property
+    def token_audience(self) -> str:
+        """Whom access tokens must be made out to."""
+        return self.audience or self.card_url
 
     @property
     def grpc_target(self) -> str | None:

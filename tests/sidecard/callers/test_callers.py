@@ -4,7 +4,9 @@ import hashlib
 
 import pytest
 
-from sidecard.callers import Callers, CallersFile, Claims
+from sidecard.callers import BearerTokens, Callers, CallersFile, Claims
+from sidecard.refusals import Forbidden, Unauthenticated
+from sidecard.testing import AUDIENCE, FakeIssuer
 
 FILE = CallersFile.model_validate(
     {
@@ -108,3 +110,101 @@ def test_scopes_are_those_at_this_agent():
     """Somebody not listed holds nothing."""
     assert callers().scopes_of("boss") == {"approve"}
     assert callers().scopes_of("idle") == callers().scopes_of("nobody") == frozenset()
+
+
+# -- by token --------------------------------------------------------------------------------------------------------
+
+PEOPLE = {
+    "issuers": {
+        "company": {
+            "url": "https://login.example.org",
+            "everyone": {"grants": {"shop": ["look"]}, "tenants": ["acme"]},
+        }
+    },
+    "callers": {
+        "boss": {"token": {"issuer": "company", "subject": "7"}, "grants": {"shop": ["look", "approve"]}},
+        "partner": {"token": {"issuer": "company", "client": "robot"}, "grants": {"shop": ["look"]}},
+        "idle": {"token": {"issuer": "company", "subject": "8"}, "grants": {"other": ["look"]}},
+        "company-ada": {"api_key": True, "grants": {"shop": ["approve"]}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def issuer():
+    return FakeIssuer()
+
+
+async def holder(issuer, token, file=PEOPLE, **headers):
+    file = CallersFile.model_validate(file)
+    tokens = BearerTokens(file.issuers, AUDIENCE, issuer.http())
+    known = Callers("shop", file, app_token=TOKEN, api_keys=KEYS, tokens=tokens)
+    return await known.identify(Claims.of([("authorization", f"Bearer {token}"), *headers.items()]))
+
+
+async def test_a_token_names_a_listed_person(issuer):
+    """With those of its rights that the token was given, and how it was proven."""
+    caller = await holder(issuer, issuer.token("7", "approve openid"))
+    assert (caller.name, caller.subject, caller.scopes) == ("boss", "boss", {"approve"})
+    assert caller.identity == "token:company#7"
+    assert caller.tenants == {""}
+    assert not caller.speaks_for_others
+
+
+async def test_a_token_names_a_listed_client(issuer):
+    """Only one that it got for itself: a person who uses that program is not the program."""
+    assert (await holder(issuer, issuer.token("robot", client_id="robot"))).name == "partner"
+    assert (await holder(issuer, issuer.token("ada", client_id="robot"))).name == "company/ada"
+
+
+async def test_a_client_is_never_taken_for_a_person(issuer):
+    """Even if it has managed to be called as one (RFC 9068 §5)."""
+    for client in ("7", "unlisted"):
+        with pytest.raises(Unauthenticated, match="no rights"):
+            await holder(issuer, issuer.token(client, client_id=client))
+
+
+async def test_everybody_else_of_an_issuer_holds_what_the_file_gives_everyone(issuer):
+    """Under a name that no listed caller can have; nothing, where it gives nothing."""
+    caller = await holder(issuer, issuer.token("ada", "look approve"))
+    assert (caller.name, caller.scopes, caller.tenants) == ("company/ada", {"look"}, {"", "acme"})
+    nothing = {**PEOPLE, "issuers": {"company": {"url": issuer.url}}}
+    with pytest.raises(Unauthenticated, match="no rights"):
+        await holder(issuer, issuer.token("ada"), nothing)
+
+
+async def test_who_is_listed_without_rights_here_is_not_everyone(issuer):
+    """To list somebody is also a way to take rights away; also from tasks under the former name."""
+    with pytest.raises(Unauthenticated, match="no rights"):
+        await holder(issuer, issuer.token("8"))
+    known = Callers("shop", CallersFile.model_validate(PEOPLE), app_token=TOKEN, api_keys={})
+    assert known.scopes_of("company/ada") == {"look"}
+    assert known.scopes_of("company/8") == known.scopes_of("other/ada") == known.scopes_of("company") == frozenset()
+
+
+async def test_a_token_without_any_right_here_lets_nobody_in(issuer):
+    """It says which to ask for."""
+    for scope in ("", "openid", "buy"):
+        with pytest.raises(Forbidden, match="ask for approve look"):
+            await holder(issuer, issuer.token("7", scope))
+
+
+async def test_who_acts_by_an_exchanged_token_is_known(issuer):
+    """The rights are the subject's."""
+    caller = await holder(issuer, issuer.token("7", "look", act={"sub": "planner"}))
+    assert (caller.name, caller.actor) == ("boss", "planner")
+
+
+async def test_one_credential_is_presented_and_by_its_scheme(issuer):
+    """A key beside a token makes both worthless; Basic and DPoP are not Bearer."""
+    token = issuer.token("7")
+    assert await holder(issuer, token, **{"x-api-key": "boss's key"}) is None
+    known = callers()
+    for authorization in (f"Basic {token}", f"DPoP {token}", token, "Bearer"):
+        assert await known.identify(Claims({"authorization": authorization})) is None
+    assert await known.identify(Claims({"authorization": f"Bearer {token}"})) is None
+
+
+async def test_an_agent_without_issuers_takes_no_token(issuer):
+    """Whatever is in it."""
+    assert await callers().identify(Claims({"authorization": f"Bearer {issuer.token()}"})) is None

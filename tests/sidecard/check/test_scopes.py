@@ -58,3 +58,13 @@ def test_an_agent_that_cannot_be_imported_is_found(project):
     project.write("agents/flights/agent.py", "import nothing_of_this_name")
     reason = "can't be imported: ModuleNotFoundError: No module named 'nothing_of_this_name'"
     assert project.findings() == [("agents/flights/agent.py", reason)]
+
+
+def test_callers_by_token_and_what_everyone_holds_count(project):
+    """A token is a way to be known; what an issuer's people hold must mean something too."""
+    project.change(FILE, put("issuers", value={"company": {"url": "https://login.example.org"}}))
+    project.change(FILE, put("callers", "manager", "api_key", value=False))
+    project.change(FILE, put("callers", "manager", "token", value={"issuer": "company", "subject": "7"}))
+    assert project.findings() == []
+    project.change(FILE, put("issuers", "company", "everyone", value={"grants": {"flights": ["flights:buy"]}}))
+    assert project.findings() == [(FILE, "'everyone of company' holds 'flights:buy', which means nothing at 'flights'")]

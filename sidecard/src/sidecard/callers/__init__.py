@@ -5,18 +5,23 @@ caller        Caller, who it is and what it may do
 file          agents/callers.yaml, which callers there are
 certificates  what a client's certificate is called there
 callers       Callers, which verifies the claims against the file
+tokens        BearerTokens, which verifies JWTs
+discovery     what an issuer of tokens says of itself
+issuer_keys   the keys that it signs with
 """
 
 from sidecard.callers.caller import Caller, CallerUser, Identify
 from sidecard.callers.callers import Callers
 from sidecard.callers.claims import APP_ID_HEADER, AUTHORIZATION_HEADER, KEY_HEADER, TOKEN_HEADER, Claims
 from sidecard.callers.file import CallersFile, Grant
+from sidecard.callers.tokens import BearerTokens
 
 __all__ = [
     "APP_ID_HEADER",
     "AUTHORIZATION_HEADER",
     "KEY_HEADER",
     "TOKEN_HEADER",
+    "BearerTokens",
     "Caller",
     "CallerUser",
     "Callers",

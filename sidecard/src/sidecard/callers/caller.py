@@ -12,8 +12,8 @@ from sidecard.callers.claims import Claims
 class Caller:
     """A verified identity and what it may do at this agent. `subject` is on whose behalf it acts, usually itself.
 
-    `identity` is how it was proven, for the audit: `sidecar:desk`, `key:manager`. "" for a caller that is not
-    here now: one whose task goes on.
+    `identity` is how it was proven, for the audit: `sidecar:desk`, `key:manager`, `token:company#ada`; "" for a caller
+    that is not here now, while its task goes on. `actor` uses somebody's token, exchanged for that (RFC 8693), or "".
     """
 
     name: str
@@ -22,6 +22,7 @@ class Caller:
     tenants: frozenset[str] = frozenset({""})
     speaks_for_others: bool = False
     identity: str = ""
+    actor: str = ""
 
     def may_use(self, tenant: str) -> bool:
         """Whether it may work in this tenant; "" is the default one."""

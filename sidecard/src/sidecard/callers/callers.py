@@ -7,15 +7,26 @@ from dataclasses import replace
 from sidecard.callers.caller import Caller
 from sidecard.callers.certificates import read_certificate
 from sidecard.callers.claims import Claims
-from sidecard.callers.file import CallersFile
+from sidecard.callers.file import CallersFile, Rights
+from sidecard.callers.tokens import BearerTokens, Token
+from sidecard.refusals import Forbidden, Unauthenticated
 
 
 class Callers:
     """The callers that one agent knows. Whoever is not listed is nobody."""
 
-    def __init__(self, agent: str, file: CallersFile, *, app_token: str, api_keys: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        agent: str,
+        file: CallersFile,
+        *,
+        app_token: str,
+        api_keys: Mapping[str, str],
+        tokens: BearerTokens | None = None,
+    ) -> None:
         """`api_keys` maps the SHA-256 (hex) of a key to its caller's name; a caller may have several."""
-        self._agent, self._grants, self._app_token = agent, file.callers, app_token
+        self._agent, self._grants, self._app_token, self._tokens = agent, file.callers, app_token, tokens
+        self._everyone = {name: issuer.everyone for name, issuer in file.issuers.items() if issuer.everyone}
         listed = file.callers.items()
         self._by_app_id = {name: self._caller(name, f"sidecar:{name}") for name, grant in listed if grant.sidecar}
         with_key = {name: self._caller(name, f"key:{name}") for name, grant in listed if grant.api_key}
@@ -23,6 +34,9 @@ class Callers:
             known_by: self._caller(name, "") for name, grant in listed for known_by in grant.certificates
         }
         self._by_key = {digest: with_key[name] for digest, name in api_keys.items() if name in with_key}
+        holders = {name: grant.token for name, grant in listed if grant.token}
+        self._clients = {(held.issuer, held.client): name for name, held in holders.items() if held.client}
+        self._people = {(held.issuer, held.subject): name for name, held in holders.items() if held.subject}
 
     async def identify(self, claims: Claims) -> Caller | None:
         """The caller behind what a request claims, or None.
@@ -30,19 +44,32 @@ class Callers:
         Through the own sidecar, only the sidecar's word counts. Elsewhere a request presents one credential: of two
         kinds, which counts is what an attacker would like to choose. A certificate counts where nothing else is
         presented: all connections of a client may show it, whoever its requests are by.
+
+        Raises:
+            Unauthenticated: a token is refused; the words say why.
+            Forbidden: a token is good, but gives no right that its caller holds here.
+            Unavailable: a token can't be checked now.
         """
         if claims.came_through_sidecar(self._app_token):
             return self._by_app_id.get(claims.app_id)
-        if claims.key and not claims.authorization:
+        if claims.authorization:
+            return None if claims.key else await self._by_token(claims)
+        if claims.key:
             return self._by_key.get(hashlib.sha256(claims.key.encode()).hexdigest())
-        if claims.certificate and not claims.key and not claims.authorization:
+        if claims.certificate:
             return self._certified(claims.certificate)
         return None
 
     def scopes_of(self, name: str) -> frozenset[str]:
-        """What somebody holds at this agent; nothing, when not listed."""
-        grant = self._grants.get(name)
-        return frozenset(grant.grants.get(self._agent, ())) if grant else frozenset()
+        """What somebody holds at this agent; nothing, when not known. People who are not listed are issuer/subject."""
+        rights = self._rights(name)
+        return frozenset(rights.grants.get(self._agent, ())) if rights else frozenset()
+
+    def _rights(self, name: str) -> Rights | None:
+        if name in self._grants:
+            return self._grants[name]
+        issuer, of_issuer, subject = name.partition("/")
+        return self._everyone.get(issuer) if of_issuer and (issuer, subject) not in self._people else None
 
     def _certified(self, der: bytes) -> Caller | None:
         """The caller that a certificate is listed for; none where its names are those of several."""
@@ -54,7 +81,28 @@ class Callers:
         return replace(caller, identity=f"certificate:{certificate.thumbprint}") if caller else None
 
     def _caller(self, name: str, identity: str) -> Caller | None:
-        """A listed caller; None, where it holds nothing at this agent."""
-        grant, scopes = self._grants[name], self.scopes_of(name)
-        tenants = frozenset({"", *grant.tenants})
-        return Caller(name, name, scopes, tenants, grant.speaks_for_others, identity) if scopes else None
+        """A known caller; None, where it holds nothing at this agent."""
+        rights, scopes = self._rights(name), self.scopes_of(name)
+        if rights is None or not scopes:
+            return None
+        speaks = name in self._grants and self._grants[name].speaks_for_others
+        return Caller(name, name, scopes, frozenset({"", *rights.tenants}), speaks, identity)
+
+    async def _by_token(self, claims: Claims) -> Caller | None:
+        scheme, _, sent = claims.authorization.partition(" ")
+        if scheme.lower() != "bearer" or self._tokens is None:
+            return None
+        token = await self._tokens.verify(sent.strip(), claims.certificate)
+        caller = self._caller(self._name(token), f"token:{token.issuer}#{token.subject or token.client}")
+        if caller is None:
+            raise Unauthenticated("The token is good, but whose it is holds no rights here: see agents/callers.yaml")
+        scopes = caller.scopes & token.scopes
+        if not scopes:
+            raise Forbidden(f"The token gives no right that is held here: ask for {' '.join(sorted(caller.scopes))}")
+        return replace(caller, scopes=scopes, actor=token.actor)
+
+    def _name(self, token: Token) -> str:
+        """A client for itself is never taken for a person, though their names in tokens may be the same."""
+        if token.is_clients:
+            return self._clients.get((token.issuer, token.client), "")
+        return self._people.get((token.issuer, token.subject), f"{token.issuer}/{token.subject}")

@@ -1,27 +1,73 @@
 """agents/callers.yaml: who the callers of the whole estate are, how each is known, and what it holds where."""
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from sidecard.callers.certificates import CertificateName
+from sidecard.callers.discovery import check_url
 from sidecard.errors import ConfigurationError
 from sidecard.validation import explain
 
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
+"""Of public keys only: with HS256 a public key would serve as the secret that tokens are forged with."""
+ALGORITHMS: tuple[Algorithm, ...] = ("RS256", "PS256", "ES256", "EdDSA", "Ed25519")
+Name = Annotated[str, StringConstraints(pattern=r"^[^/\s]{1,200}$")]
+"""Of a caller, an issuer: without "/", which is in the names of people whom an issuer names, <issuer>/<subject>."""
+ClaimedName = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")]
+"""Of a subject or client as a token has it (OpenID Connect Core §2: 255 ASCII characters)."""
 
-class Grant(BaseModel):
-    """One caller: how it is known, and the scopes it holds at each agent."""
+
+class Holder(BaseModel):
+    """Whose tokens prove that a caller is here: one person's, or those that a client gets for itself."""
 
     model_config = ConfigDict(extra="forbid")
+
+    issuer: Name
+    subject: ClaimedName | None = None
+    client: ClaimedName | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.subject is None) == (self.client is None):
+            raise ValueError("name a subject (a person) or a client (a program), one of them")
+        return self
+
+
+class Rights(BaseModel):
+    """What somebody holds at each agent, and the tenants it may work in besides the default one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tenants: list[str] = Field(default_factory=list)
+    grants: dict[str, list[str]] = Field(default_factory=dict)
+
+
+class Grant(Rights):
+    """One caller: how it is known, and the scopes it holds at each agent."""
 
     sidecar: bool = False
     api_key: bool = False
     certificates: list[CertificateName] = Field(default_factory=list)
+    token: Holder | None = None
     speaks_for_others: bool = False
-    tenants: list[str] = Field(default_factory=list)
-    grants: dict[str, list[str]] = Field(default_factory=dict)
+
+
+class Issuer(BaseModel):
+    """Somebody who says who people and clients are: an OpenID provider, or an OAuth authorization server.
+
+    `url` is what its tokens have as `iss`, to the letter. `types` are those that its access tokens call themselves; an
+    issuer that knows no RFC 9068 says JWT, as for its ID tokens. `everyone` is what people hold who are not listed.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: Annotated[str, AfterValidator(check_url)]
+    algorithms: list[Algorithm] = Field(default=list(ALGORITHMS), min_length=1)
+    types: list[Literal["at+jwt", "JWT"]] = Field(default=["at+jwt"], min_length=1)
+    everyone: Rights | None = None
 
 
 class CallersFile(BaseModel):
@@ -29,7 +75,21 @@ class CallersFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    callers: dict[str, Grant]
+    issuers: dict[Name, Issuer] = Field(default_factory=dict)
+    callers: dict[Name, Grant]
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        urls = [issuer.url for issuer in self.issuers.values()]
+        if len(set(urls)) < len(urls):
+            raise ValueError("two issuers have the same url")
+        holders = [grant.token for grant in self.callers.values() if grant.token]
+        for holder in holders:
+            if holder.issuer not in self.issuers:
+                raise ValueError(f"there is no issuer {holder.issuer!r}")
+            if holders.count(holder) > 1:
+                raise ValueError(f"two callers are {holder.subject or holder.client!r} of {holder.issuer!r}")
+        return self
 
     @model_validator(mode="after")
     def _one_caller_each(self) -> Self:

@@ -155,15 +155,20 @@ class Estate:
         return facts
 
     @cached_property
-    def callers(self) -> dict[str, Grant]:
-        """agents/callers.yaml."""
+    def callers_file(self) -> CallersFile:
+        """agents/callers.yaml; without anybody in it, when it can't be read."""
         file = "agents/callers.yaml"
         try:
-            return CallersFile.model_validate(self.document(file)).callers
+            return CallersFile.model_validate(self.document(file))
         except ValidationError as error:
             problem = f"is not a list of callers: {explain(error)}"
             self.report(file, problem, "see the comment at its top for what may stand there")
-            return {}
+            return CallersFile(callers={})
+
+    @property
+    def callers(self) -> dict[str, Grant]:
+        """Those listed in agents/callers.yaml."""
+        return self.callers_file.callers
 
     def access(self, app_id: str) -> dict[str, Any]:
         """The access rules of an app-id: the `spec` of its Configuration."""

@@ -13,13 +13,18 @@ def check(estate: Estate) -> Iterator[Finding]:
     """Every granted scope means something, every caller can be known, and every skill has somebody to use it."""
     granted: dict[str, set[str]] = {}
     for caller, grant in estate.callers.items():
-        if not grant.sidecar and not grant.api_key and not grant.certificates:
-            yield Finding(FILE, f"caller {caller!r} can't be known", "set sidecar or api_key: true, or certificates")
+        if not (grant.sidecar or grant.api_key or grant.token or grant.certificates):
+            how = "set sidecar or api_key: true, a token, or certificates"
+            yield Finding(FILE, f"caller {caller!r} can't be known", how)
         if grant.sidecar and caller not in estate.run_file:
             yield Finding(FILE, f"caller {caller!r} has no sidecar in dapr.yaml", "name it as its app-id")
         for name, scopes in grant.grants.items():
             granted.setdefault(name, set()).update(scopes)
             yield from _granted(estate, caller, name, set(scopes))
+    for issuer, known in estate.callers_file.issuers.items():
+        for name, scopes in known.everyone.grants.items() if known.everyone else ():
+            granted.setdefault(name, set()).update(scopes)
+            yield from _granted(estate, f"everyone of {issuer}", name, set(scopes))
     for name, agent in estate.agents.items():
         if agent.name != name:
             yield Finding(

@@ -64,7 +64,9 @@ def check_may_answer(live: Live, caller: Caller, scopes_of: Callable[[str], froz
     if live.question is None:
         return
     scope, by_other = live.question.spec["scope"], live.question.spec["by_other"]
-    if scope and scope not in scopes_of(caller.subject):
+    # A caller for itself has the rights that it came with, which a token may narrow; another's are looked up.
+    held = caller.scopes if caller.subject == caller.name else scopes_of(caller.subject)
+    if scope and scope not in held:
         raise Forbidden(f"this question needs somebody with the right {scope}; {caller.subject} does not hold it")
     if by_other and caller.subject == live.meta["subject"]:
         raise Forbidden("nobody approves their own request; somebody else with the right must answer")

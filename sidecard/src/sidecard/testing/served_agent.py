@@ -19,12 +19,14 @@ from fastapi import FastAPI
 from sidecard.agent import Agent
 from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, describe, for_caller
 from sidecard.app import serve_on
-from sidecard.callers import KEY_HEADER, Callers, CallersFile
+from sidecard.callers import KEY_HEADER, BearerTokens, Callers, CallersFile
 from sidecard.card import SignedCard
 from sidecard.extension import Sent
 from sidecard.grpc_server import grpc_server
 from sidecard.http_server import served_over_tls
+from sidecard.protected_resource import ProtectedResource
 from sidecard.push import Webhooks
+from sidecard.security_schemes import ways_in
 from sidecard.settings import Settings
 from sidecard.tasks.engine import Engine, system_clock
 from sidecard.tasks.handler import DurableRequestHandler
@@ -125,27 +127,36 @@ async def served(
     callers: Mapping[str, Mapping[str, object]],
     agents: FakeAgents | None = None,
     *,
+    issuers: Mapping[str, Mapping[str, object]] | None = None,
+    issuers_http: httpx.AsyncClient | None = None,
     webhooks: Webhooks | None = None,
     max_body_bytes: int = 4_194_304,
     clock: Callable[[], int] = system_clock,
     tls: TlsFiles | None = None,
 ) -> AsyncIterator[Served]:
-    """Serve an agent in this process. `callers` is what agents/callers.yaml has under that name.
+    """Serve an agent in this process. `callers` and `issuers` are what agents/callers.yaml has under these names.
 
     Leaving the block is like stopping the process; serving again on the same store is a restart. `clock` gives the
     tasks' time, UTC in milliseconds.
 
     With `tls` there is a real server of HTTP at the card's URLs, too, and gRPC is over TLS.
 
-    Callers with `api_key` hold `key_of(name)`; what comes with APP_TOKEN comes through the own sidecar.
+    Callers with `api_key` hold `key_of(name)`; what comes with APP_TOKEN comes through the own sidecar. Access tokens
+    are for the card's base URL; issuers are asked by `issuers_http`.
     """
-    file = CallersFile.model_validate({"callers": callers})
+    file = CallersFile.model_validate({"callers": callers, "issuers": issuers or {}})
     keys = {hashlib.sha256(key_of(name).encode()).hexdigest(): name for name in callers}
-    known = Callers(agent.name, file, app_token=APP_TOKEN, api_keys=keys)
     over_tls = {"tls_port": _free_port(), **{f"tls_{name}": path for name, path in asdict(tls).items()}} if tls else {}
     settings = Settings(app_id=agent.name, grpc_port=_free_port(), max_body_bytes=max_body_bytes, **over_tls)
-    card = describe(agent, settings)
+    tokens = BearerTokens(file.issuers, settings.token_audience, issuers_http) if file.issuers else None
+    known = Callers(agent.name, file, app_token=APP_TOKEN, api_keys=keys, tokens=tokens)
     async with contextlib.AsyncExitStack() as stack:
+        metadata = {}
+        if tokens is not None:
+            stack.push_async_callback(tokens.aclose)
+            metadata = await tokens.metadata()
+        ways = ways_in(agent.name, file, metadata, certificates=settings.tls_client_ca is not None)
+        card = describe(agent, settings, ways)
         engine = Engine(
             agent,
             store,
@@ -165,7 +176,8 @@ async def served(
         )
         app = FastAPI(openapi_url=None)
         agent_served = Served(agent, engine, app, card, settings.grpc_target or "", stack)
-        serve_on(app, handler, known.identify, lambda: agent_served.signed, max_body_bytes)
+        resource = ProtectedResource.of(agent.name, settings, file)
+        serve_on(app, handler, known.identify, lambda: agent_served.signed, max_body_bytes, resource=resource)
         server = grpc_server(handler, settings, Telemetry(), known.identify)
         await server.start()
         stack.push_async_callback(server.stop, 0)
