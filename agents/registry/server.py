@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from agents.registry.body import read_body
 from agents.registry.estate import Estate, NameTaken
 from agents.registry.operators import operators_routes
+from agents.registry.revoked import RevokedStore, revoked_routes
 from sidecard.callers import APP_ID_HEADER, CallersFile
 from sidecard.egress import DestinationRefused
 from sidecard.errors import CardRejected, ConfigurationError, SidecardError
@@ -27,6 +28,7 @@ def create_app(settings: Settings, transport: httpx.AsyncBaseTransport | None = 
     """The registry as an ASGI app. It answers before its sidecar is up; enrolments then get 503."""
     callers = CallersFile.read(settings.callers_file)
     estate = Estate(settings, _names(callers), transport)
+    revoked = RevokedStore(estate.sidecar)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -38,7 +40,7 @@ def create_app(settings: Settings, transport: httpx.AsyncBaseTransport | None = 
         await estate.close()
 
     app = FastAPI(title="registry", lifespan=lifespan, openapi_url=None)
-    app.add_middleware(OwnSidecarOnly, app_api_token=settings.app_api_token)
+    app.add_middleware(OwnSidecarOnly, app_api_token=settings.app_api_token, denied=revoked.denied)
     app.add_exception_handler(SidecardError, _answer_error)
     app.add_exception_handler(StarletteHTTPException, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_error)
@@ -68,6 +70,7 @@ def create_app(settings: Settings, transport: httpx.AsyncBaseTransport | None = 
         return enrolment
 
     app.include_router(operators_routes(estate, callers))
+    app.include_router(revoked_routes(revoked, callers))
     return app
 
 

@@ -17,6 +17,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import Field, SecretStr
 
 from agents.vendors.register import LONGEST_NAME, Vendor, look_up
+from sidecard.callers import Denied
 from sidecard.sidecar import OwnSidecarOnly
 from sidecard.telemetry import Telemetry
 
@@ -25,11 +26,15 @@ _NOT_READY = "APP_API_TOKEN is not set: run `sidecard bootstrap`, or set it to w
 
 
 def create_app(
-    app_api_token: SecretStr, telemetry: Telemetry | None = None, beside: Callable[[], Awaitable[None]] | None = None
+    app_api_token: SecretStr,
+    telemetry: Telemetry | None = None,
+    beside: Callable[[], Awaitable[None]] | None = None,
+    denied: Callable[[], Awaitable[Denied]] | None = None,
 ) -> FastAPI:
     """The server as an ASGI app: POST /mcp, GET /healthz, GET /readyz. `beside` runs as long as it serves.
 
-    A call without the token gets 401. Without a token of its own the server refuses every call, and is not ready.
+    A call without the token gets 401, one of an app that is `denied` 403, see `OwnSidecarOnly`. Without a
+    token of its own the server refuses every call, and is not ready.
     """
     mcp = _register().streamable_http_app(
         json_response=True,
@@ -59,7 +64,7 @@ def create_app(
         return JSONResponse({"status": "not ready", "reason": _NOT_READY}, status_code=503)
 
     app.router.routes.extend(mcp.routes)
-    app.add_middleware(OwnSidecarOnly, app_api_token=app_api_token)
+    app.add_middleware(OwnSidecarOnly, app_api_token=app_api_token, denied=denied)
     if telemetry:
         telemetry.instrument_app(app)
     return app

@@ -45,6 +45,8 @@ ALLOWED = {
     ("desk", "orchestrator", ".well-known/agent-card.json", "GET"),
     ("desk", "registry", "agents", "GET"),
     ("desk", "registry", "estate", "POST"),
+    ("desk", "registry", "revoked", "GET"),
+    ("desk", "registry", "revoked", "PUT"),
     ("orchestrator", "flights", "a2a", "POST"),
     ("orchestrator", "expenses", "a2a", "POST"),
     ("orchestrator", "flights", ".well-known/agent-card.json", "GET"),
@@ -54,12 +56,12 @@ ALLOWED = {
     ("expenses", "vendors", "mcp", "POST"),
     *(("registry", app, ".well-known/agent-card.json", "GET")
       for app in ("orchestrator", "flights", "expenses", "compliance")),
-    *((app, "registry", "agents", "GET")
+    *((app, "registry", path, "GET") for path in ("agents", "revoked")
       for app in ("orchestrator", "flights", "expenses", "compliance", "vendors")),
 }  # fmt: skip
 CALLERS = ("desk", "orchestrator", "flights", "expenses", "compliance", "vendors", "registry")
 PATHS = [(".well-known/agent-card.json", "GET"), ("a2a", "POST"), ("rest/message:send", "POST"), ("mcp", "POST"),
-         ("agents", "GET"), ("healthz", "GET"), ("readyz", "GET")]  # fmt: skip
+         ("agents", "GET"), ("revoked", "GET"), ("revoked", "PUT"), ("healthz", "GET"), ("readyz", "GET")]  # fmt: skip
 
 
 def test_only_what_the_access_rules_list_gets_through(project, tokens):

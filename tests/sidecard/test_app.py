@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 import sidecard.app
-from sidecard import Agent, Task, create_app, serve
+from sidecard import Agent, Task, create_app, revocations, serve
 from sidecard.callers import KEY_HEADER
 from sidecard.card import fetch_card
 from sidecard.errors import ConfigurationError
@@ -47,6 +47,7 @@ SEND = {
     "jsonrpc": "2.0", "id": 1, "method": "SendMessage",
     "params": {"message": {"messageId": "m1", "role": "ROLE_USER", "parts": [{"text": "hat"}]}},
 }  # fmt: skip
+REVOKED = {"mark": "caller:ada", "since": "2026-11-21T12:00:00Z", "by": "desk"}
 agent = Agent(name="shop", version="1", description="Sells.", publisher="Tests")
 
 
@@ -69,7 +70,7 @@ class Store(MemoryStore):
 
 
 class Sidecar:
-    """An own sidecar's HTTP API: the agent's secrets, and a registry that notes who enrols."""
+    """An own sidecar's HTTP API: the agent's secrets, and a registry that notes who enrols, and who is `revoked`."""
 
     def __init__(self) -> None:
         keys = {hashlib.sha256(b"ada's key").hexdigest(): "ada"}
@@ -79,10 +80,13 @@ class Sidecar:
         }
         self.enrolled: list[dict] = []
         self.tokens: set[str] = set()
+        self.revoked: list[dict] = []
+        self.registry = True
         self.app = Starlette(
             routes=[
                 Route("/v1.0/secrets/secrets/{name}", self._secret),
                 Route("/v1.0/invoke/registry/method/agents", self._enrol, methods=["PUT"]),
+                Route("/v1.0/invoke/registry/method/revoked", self._revoked),
             ]
         )
 
@@ -90,6 +94,9 @@ class Sidecar:
         self.tokens.add(request.headers["dapr-api-token"])
         secret = self.secrets.get(request.path_params["name"])
         return JSONResponse(secret, 200 if secret else 403)
+
+    async def _revoked(self, request):
+        return JSONResponse({"revoked": self.revoked}, 200 if self.registry else 503)
 
     async def _enrol(self, request):
         self.enrolled.append(await request.json())
@@ -196,6 +203,47 @@ async def test_the_settings_reach_the_door(project, store, listen):
             assert (await http.post("/a2a", json=SEND, headers=headers)).status_code == status
         answer = await http.post("/a2a", json=SEND | {"padding": "x" * 2_000}, headers=adas())
         assert answer.status_code == 413
+
+
+async def test_who_is_revoked_is_refused(project, store, listen, monkeypatch):
+    """As soon as the registry says so, and let in again when it says that."""
+    monkeypatch.setattr(revocations, "HEAR_SECONDS", 0.01)
+    sidecar = Sidecar()
+    async with running(await listen(sidecar.app)) as (service, http):
+        await until(lambda: service.ready)
+
+        async def becomes(status):
+            async with asyncio.timeout(10):
+                while (await http.post("/a2a", json=SEND, headers=adas())).status_code != status:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+
+        await becomes(200)
+        sidecar.revoked = [REVOKED]
+        await becomes(401)
+        assert service.scopes_of("ada") == set()
+        sidecar.revoked = []
+        await becomes(200)
+
+
+async def test_without_a_word_of_who_is_revoked_it_is_not_ready(project, store, listen, caplog, monkeypatch):
+    """Nobody is let in, not even to the extended card; what it heard once is enough to start."""
+    monkeypatch.setattr(revocations, "REMINDER_SECONDS", 0.01)
+    monkeypatch.setattr(revocations, "HEAR_SECONDS", 0.01)
+    sidecar = Sidecar()
+    sidecar.registry, sidecar.revoked = False, [REVOKED]
+    port = await listen(sidecar.app)
+    card = {"jsonrpc": "2.0", "id": 1, "method": "GetExtendedAgentCard"}
+    async with running(port) as (service, http):
+        await until(lambda: "shop waits for the registry, to learn who is revoked" in caplog.text)
+        assert not service.ready
+        assert (await http.post("/a2a", json=card, headers=adas())).status_code == 503
+        sidecar.registry = True
+        await until(lambda: service.ready)
+        assert (await http.post("/a2a", json=SEND, headers=adas())).status_code == 401
+    sidecar.registry = False
+    async with running(port) as (service, http):
+        await until(lambda: service.ready)
+        assert (await http.post("/a2a", json=SEND, headers=adas())).status_code == 401
 
 
 async def test_an_app_without_a_token_believes_no_sidecar(project, store, listen):

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 
 from sidecard.agent import Agent
 from sidecard.agent_card import REST_PATH, describe, for_caller
-from sidecard.callers import BearerTokens, Caller, Callers, CallersFile, Claims, Identify
+from sidecard.callers import BearerTokens, Caller, Callers, CallersFile, Claims, Denied, Identify
 from sidecard.callers.discovery import Metadata
 from sidecard.card import SignedCard, card_routes
 from sidecard.credentials import Tokens, parse_clients
@@ -40,6 +40,7 @@ from sidecard.protected_resource import ProtectedResource
 from sidecard.push import Webhooks
 from sidecard.refusals import Unavailable
 from sidecard.registry import Registry, keep_enrolled, lets_of
+from sidecard.revocations import Hearing, Revocations
 from sidecard.security_schemes import ways_in
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport, read_secret, sidecar_client
@@ -78,6 +79,7 @@ class Service:
         self.ready = False
         self._file = CallersFile.read(settings.callers_file)
         self._callers: Callers | None = None
+        self._denied = Denied()
         self._engine: Engine | None = None
         self._signed: SignedCard | None = None
         self._tokens = BearerTokens(self._file.issuers, settings.token_audience) if self._file.issuers else None
@@ -89,7 +91,11 @@ class Service:
         self._webhooks = Webhooks(destinations) if destinations else None
         self._topic = TopicName.parse(settings.topic)
         self.handler = DurableRequestHandler(
-            self.engine, scopes_of=self.scopes_of, extended_card=self._extended_card, webhooks=self._webhooks
+            self.engine,
+            scopes_of=self.scopes_of,
+            extended_card=self._extended_card,
+            webhooks=self._webhooks,
+            denied=self._denied,
         )
 
     # -- what the routes ask ------------------------------------------------------------------------------------------
@@ -145,7 +151,7 @@ class Service:
                 log.info("%s is ready", self.agent.name)
                 name, lets = self.agent.name, lets_of(self._file, self.agent.name)
                 enrolment = keep_enrolled(Registry(self._mesh), name, self.settings.card_url, lets=lets)
-                await _first_of(enrolment, engine.superseded.wait())
+                await _first_of(enrolment, self._hearing.run(), engine.superseded.wait())
                 raise ConfigurationError("another process serves its tasks from the same store now; stop one of them")
         except ConfigurationError as error:
             log.critical("%s can't run: %s", self.agent.name, error)
@@ -172,7 +178,6 @@ class Service:
             outside = await self._outside(sidecar, stack)
         token = settings.app_api_token.get_secret_value()
         self._signed = SignedCard(sign(self._public, key))
-        self._callers = Callers(name, self._file, app_token=token, api_keys=api_keys, tokens=self._tokens)
         if self._tokens is not None:
             completing = asyncio.create_task(self._complete_card(self._tokens, key), name="card")
             stack.callback(completing.cancel)
@@ -180,6 +185,12 @@ class Service:
         store = DaprStateStore(port=port, token=dapr_token)
         stack.push_async_callback(store.close)
         await self._patiently(store.recognise)
+        quiet = await stack.enter_async_context(httpx.AsyncClient(transport=MeshTransport(settings), timeout=5.0))
+        self._hearing = Hearing(name, self._denied, Revocations(quiet), store)
+        await self._patiently(self._hearing.begin)
+        self._callers = Callers(
+            name, self._file, app_token=token, api_keys=api_keys, tokens=self._tokens, denied=self._denied
+        )
         topic = None
         if self._topic is not None:
             topic = Topic(name, self._topic, port=port, token=dapr_token)

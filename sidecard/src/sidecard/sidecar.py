@@ -1,6 +1,6 @@
 """The own Dapr sidecar, as an app meets it: the way to other apps and to secrets, and who may come in through it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from yarl import URL
 
-from sidecard.callers import TOKEN_HEADER, Claims
+from sidecard.callers import TOKEN_HEADER, Claims, Denied
 from sidecard.connections import proven
-from sidecard.errors import ConfigurationError, StoreUnavailable
+from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable
 from sidecard.settings import Settings
 
 SECRET_STORE = "secrets"  # noqa: S105 -- a component's name
@@ -155,25 +155,39 @@ async def read_secret(sidecar: httpx.AsyncClient, name: str, key: str) -> str:
 
 
 class OwnSidecarOnly:
-    """ASGI middleware: every path but the probes answers only the own sidecar, others get 401."""
+    """ASGI middleware: every path but the probes answers only the own sidecar, others get 401.
 
-    def __init__(self, app: ASGIApp, app_api_token: SecretStr) -> None:
-        self._app, self._token = app, app_api_token.get_secret_value()
+    With `denied`, apps that are revoked get 403; everybody gets 503 as long as it is not known who is.
+    """
+
+    def __init__(
+        self, app: ASGIApp, app_api_token: SecretStr, denied: Callable[[], Awaitable[Denied]] | None = None
+    ) -> None:
+        """`denied` raises SidecardError when it is not known who is."""
+        self._app, self._token, self._denied = app, app_api_token.get_secret_value(), denied
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it before its body is read."""
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and self._is_open(scope)):
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            refusal = JSONResponse({"error": "Only this app's own Dapr sidecar may call this: go through yours."}, 401)
-            await refusal(scope, receive, send)
+            refusal = await self._refusal(scope)
+            await (refusal or self._app)(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    def _is_open(self, scope: Scope) -> bool:
+    async def _refusal(self, scope: Scope) -> JSONResponse | None:
         if scope["path"] in PROBES and scope["method"] in {"GET", "HEAD"}:
-            return True
-        if Claims.of(Headers(scope=scope).items()).came_through_sidecar(self._token):
-            proven(scope)
-            return True
-        return False
+            return None
+        claims = Claims.of(Headers(scope=scope).items())
+        if not claims.came_through_sidecar(self._token):
+            words = "Only this app's own Dapr sidecar may call this: go through yours."
+            return JSONResponse({"error": words}, 401)
+        proven(scope)
+        if self._denied is None:
+            return None
+        try:
+            revoked = (await self._denied()).covers((f"app:{claims.app_id}", f"caller:{claims.app_id}"))
+        except SidecardError as error:
+            return JSONResponse({"error": str(error)}, 503, {"Retry-After": "1"})
+        return JSONResponse({"error": f"'{claims.app_id}' is revoked."}, 403) if revoked else None

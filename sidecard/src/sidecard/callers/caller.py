@@ -1,7 +1,7 @@
 """A verified caller: everything after the edge asks it, and nothing else, who calls and what it may do."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from a2a.auth.user import User
 
@@ -14,6 +14,7 @@ class Caller:
 
     `identity` is how it was proven, for the audit: `sidecar:desk`, `key:manager`, `token:company#ada`; "" for a caller
     that is not here now, while its task goes on. `actor` uses somebody's token, exchanged for that (RFC 8693), or "".
+    `marks` are all the ways in which it can be revoked, see `denied`.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Caller:
     speaks_for_others: bool = False
     identity: str = ""
     actor: str = ""
+    marks: tuple[str, ...] = field(default=(), compare=False)
 
     def may_use(self, tenant: str) -> bool:
         """Whether it may work in this tenant; "" is the default one."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from sidecard.callers.caller import Caller
 from sidecard.callers.certificates import read_certificate
 from sidecard.callers.claims import Claims
+from sidecard.callers.denied import Denied, mark_of
 from sidecard.callers.file import CallersFile, Rights
 from sidecard.callers.tokens import BearerTokens, Token
 from sidecard.refusals import Forbidden, Unauthenticated
@@ -23,23 +24,37 @@ class Callers:
         app_token: str,
         api_keys: Mapping[str, str],
         tokens: BearerTokens | None = None,
+        denied: Denied | None = None,
     ) -> None:
         """`api_keys` maps the SHA-256 (hex) of a key to its caller's name; a caller may have several."""
         self._agent, self._grants, self._app_token, self._tokens = agent, file.callers, app_token, tokens
         self._everyone = {name: issuer.everyone for name, issuer in file.issuers.items() if issuer.everyone}
+        self._denied = denied or Denied()
+        holders = {name: grant.token for name, grant in file.callers.items() if grant.token}
+        self._clients = {(held.issuer, held.client): name for name, held in holders.items() if held.client}
+        self._people = {(held.issuer, held.subject): name for name, held in holders.items() if held.subject}
         listed = file.callers.items()
-        self._by_app_id = {name: self._caller(name, f"sidecar:{name}") for name, grant in listed if grant.sidecar}
-        with_key = {name: self._caller(name, f"key:{name}") for name, grant in listed if grant.api_key}
+        self._by_app_id = {
+            name: self._caller(name, f"sidecar:{name}", f"app:{name}") for name, grant in listed if grant.sidecar
+        }
         self._by_certificate = {
             known_by: self._caller(name, "") for name, grant in listed for known_by in grant.certificates
         }
-        self._by_key = {digest: with_key[name] for digest, name in api_keys.items() if name in with_key}
-        holders = {name: grant.token for name, grant in listed if grant.token}
-        self._clients = {(held.issuer, held.client): name for name, held in holders.items() if held.client}
-        self._people = {(held.issuer, held.subject): name for name, held in holders.items() if held.subject}
+        self._by_key = {
+            digest: self._caller(name, f"key:{name}", mark_of(f"key:{digest}"))
+            for digest, name in api_keys.items()
+            if name in self._grants and self._grants[name].api_key
+        }
 
     async def identify(self, claims: Claims) -> Caller | None:
-        """The caller behind what a request claims, or None.
+        """The caller behind what a request claims; None for nobody we know, or somebody who is revoked."""
+        caller = await self._proven(claims)
+        if caller is None or self._denied.covers(caller.marks):
+            return None
+        return None if claims.certificate and self._is_denied(claims.certificate) else caller
+
+    async def _proven(self, claims: Claims) -> Caller | None:
+        """The caller whose identity the claims prove.
 
         Through the own sidecar, only the sidecar's word counts. Elsewhere a request presents one credential: of two
         kinds, which counts is what an attacker would like to choose. A certificate counts where nothing else is
@@ -61,8 +76,13 @@ class Callers:
         return None
 
     def scopes_of(self, name: str) -> frozenset[str]:
-        """What somebody holds at this agent; nothing, when not known. People who are not listed are issuer/subject."""
-        rights = self._rights(name)
+        """What somebody holds at this agent by now; nothing, when not known or revoked.
+
+        People who are not listed are issuer/subject.
+        """
+        return frozenset() if self._denied.covers((f"caller:{name}",)) else self._granted(self._rights(name))
+
+    def _granted(self, rights: Rights | None) -> frozenset[str]:
         return frozenset(rights.grants.get(self._agent, ())) if rights else frozenset()
 
     def _rights(self, name: str) -> Rights | None:
@@ -78,22 +98,39 @@ class Callers:
             return None
         callers = {self._by_certificate[name] for name in certificate.names if name in self._by_certificate}
         caller = callers.pop() if len(callers) == 1 else None
-        return replace(caller, identity=f"certificate:{certificate.thumbprint}") if caller else None
+        if caller is None:
+            return None
+        mark = f"certificate:{certificate.thumbprint}"
+        return replace(caller, identity=mark, marks=(*caller.marks, mark))
 
-    def _caller(self, name: str, identity: str) -> Caller | None:
+    def _is_denied(self, der: bytes) -> bool:
+        """Whether a certificate is revoked that came beside whatever proves the caller."""
+        certificate = read_certificate(der)
+        return certificate is not None and self._denied.covers((f"certificate:{certificate.thumbprint}",))
+
+    def _caller(self, name: str, identity: str, *marks: str) -> Caller | None:
         """A known caller; None, where it holds nothing at this agent."""
-        rights, scopes = self._rights(name), self.scopes_of(name)
+        rights = self._rights(name)
+        scopes = self._granted(rights)
         if rights is None or not scopes:
             return None
-        speaks = name in self._grants and self._grants[name].speaks_for_others
-        return Caller(name, name, scopes, frozenset({"", *rights.tenants}), speaks, identity)
+        return Caller(
+            name=name,
+            subject=name,
+            scopes=scopes,
+            tenants=frozenset({"", *rights.tenants}),
+            speaks_for_others=name in self._grants and self._grants[name].speaks_for_others,
+            identity=identity,
+            marks=(f"caller:{name}", *marks),
+        )
 
     async def _by_token(self, claims: Claims) -> Caller | None:
         scheme, _, sent = claims.authorization.partition(" ")
         if scheme.lower() != "bearer" or self._tokens is None:
             return None
         token = await self._tokens.verify(sent.strip(), claims.certificate)
-        caller = self._caller(self._name(token), f"token:{token.issuer}#{token.subject or token.client}")
+        marks = (f"{kind}:{said}" for kind, said in (("client", token.client), ("token", token.id)) if said)
+        caller = self._caller(self._name(token), f"token:{token.issuer}#{token.subject or token.client}", *marks)
         if caller is None:
             raise Unauthenticated("The token is good, but whose it is holds no rights here: see agents/callers.yaml")
         scopes = caller.scopes & token.scopes

@@ -42,6 +42,8 @@ class Token:
     client: str
     scopes: frozenset[str]
     actor: str = ""
+    id: str = ""
+    """Its `jti`, by which it alone can be revoked."""
 
     @property
     def is_clients(self) -> bool:
@@ -170,12 +172,13 @@ class _Known:
         subject = claims.get("sub", "")
         act = claims.get("act", {})
         actor = act.get("sub", "") if isinstance(act, dict) else ""
-        for name in (client, subject, actor):
+        token_id = claims.get("jti", "")
+        for name in (client, subject, actor, token_id):
             if name != "" and not (isinstance(name, str) and _NAME.fullmatch(name)):
                 raise Unauthenticated("The token names somebody by what is no name")
         if not (client or subject) or ("act" in claims and not actor):
             raise Unauthenticated("The token does not say whose it is")
-        return Token(self.name, subject, client, _scopes(claims), actor)
+        return Token(self.name, subject, client, _scopes(claims), actor, token_id)
 
 
 def _read(token: str) -> tuple[CompactSignature, dict[str, Any], dict[str, Any]]:

@@ -19,7 +19,7 @@ from sidecard.registry import OPERATE, REGISTRY
 from sidecard.validation import explain
 
 CARD, A2A, MCP = "/.well-known/agent-card.json", "/a2a", "/mcp"
-AGENTS, ESTATE = "/agents", "/estate"
+AGENTS, ESTATE, REVOKED = "/agents", "/estate", "/revoked"
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, several times faster, where PyYAML has it
 
@@ -178,9 +178,10 @@ class Estate:
     def calls(self) -> Calls:
         """Who may call whom through the sidecars, as agents/callers.yaml and the kinds of the apps imply it.
 
-        The registry reads every agent's card; every app enrols itself in the registry and reads it, a caller with a
-        sidecar but no app reads it, and an operator enrols and dismisses; who holds a scope at an agent gets its card
-        and its JSON-RPC endpoint. Scopes say nothing of a tool server: there the access rules name the callers.
+        The registry reads every agent's card; every app enrols itself in the registry and reads it, and who is revoked;
+        a caller with a sidecar but no app reads it, and an operator enrols, dismisses and revokes; who holds a scope at
+        an agent gets its card and its JSON-RPC endpoint. Scopes say nothing of a tool server: there the access rules
+        name the callers.
         """
         calls: Calls = {name: {} for name in self.run_file}
         in_mesh = {name: grant for name, grant in self.callers.items() if grant.sidecar}
@@ -194,9 +195,13 @@ class Estate:
                         into[caller] = {CARD: frozenset({"GET"}), A2A: frozenset({"POST"})}
             elif app.kind == "registry":
                 into |= {name: {AGENTS: frozenset({"GET"})} for name in in_mesh}
-                into |= {name: {AGENTS: frozenset({"GET", "PUT"})} for name in self.apps if name != app.name}
+                own = {AGENTS: frozenset({"GET", "PUT"}), REVOKED: frozenset({"GET"})}
+                into |= {name: own for name in self.apps if name != app.name}
                 for caller in (name for name, grant in in_mesh.items() if OPERATE in grant.grants.get(app.name, ())):
-                    into[caller] = into[caller] | {ESTATE: frozenset({"POST", "PUT", "DELETE"})}
+                    into[caller] = into[caller] | {
+                        ESTATE: frozenset({"POST", "PUT", "DELETE"}),
+                        REVOKED: frozenset({"GET", "PUT", "DELETE"}),
+                    }
             else:
                 policies = dig(self.access(app.name), "accessControl", "policies") or []
                 known = [str(policy.get("appId")) for policy in policies if policy.get("appId") in self.run_file]

@@ -12,6 +12,7 @@ from sidecard.callers import KEY_HEADER
 from sidecard.cli.project import App, Project
 from sidecard.errors import AgentUnavailable, ConfigurationError
 from sidecard.registry import Registry
+from sidecard.revocations import Revocations
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport
 from sidecard.trust import TrustStore
@@ -78,6 +79,13 @@ async def registry(project: Project) -> AsyncIterator[Registry]:
     """The inventory of agents, through the user's sidecar. Raises ConfigurationError."""
     async with httpx.AsyncClient(transport=mesh(project), timeout=30.0) as client:
         yield Registry(client)
+
+
+@contextlib.asynccontextmanager
+async def revocations(project: Project) -> AsyncIterator[Revocations]:
+    """The list of who is revoked, through the user's sidecar. Raises ConfigurationError."""
+    async with httpx.AsyncClient(transport=mesh(project), timeout=30.0) as client:
+        yield Revocations(client)
 
 
 def agent_of(project: Project, name: str) -> App:

@@ -14,9 +14,16 @@ from sidecard.tasks.state import FoldedTask, Place
 from sidecard.tasks.states import INTERRUPTED
 from sidecard.tasks.store import StateStore
 
+Until = Callable[[Callable[[], None]], contextlib.AbstractContextManager[None]]
+"""Something that may end the following of a task from outside: within it, the function that does is called when due."""
 MOST_EVENTS = 20_000
 MOST_BYTES = 16_000_000
 """What may wait for a slow reader before it is cut. Events are shared by all followers of a task."""
+
+
+def for_ever(_stop: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+    """Nothing from outside ends it."""
+    return contextlib.nullcontext()
 
 
 class Follower:
@@ -42,6 +49,11 @@ class Follower:
         """Let the stream end after the events that wait."""
         self._over = True
         self._news.set()
+
+    def stop(self) -> None:
+        """Let the stream end now, whatever waits."""
+        self._events.clear()
+        self.cut()
 
     async def events(self) -> AsyncIterator[Event]:
         """What is told, in order, until the stream is cut."""
@@ -69,10 +81,12 @@ class Followers:
     def __len__(self) -> int:
         return len(self._all)
 
-    async def follow(self, after: Place | None, left: Callable[[], None], *, beyond: bool) -> AsyncIterator[Event]:
+    async def follow(
+        self, after: Place | None, left: Callable[[], None], *, beyond: bool, until: Until = for_ever
+    ) -> AsyncIterator[Event]:
         """See live.Live.follow; `left` is told when a reader goes."""
         try:
-            with self._joined() as follower:
+            with self._joined() as follower, until(follower.stop):
                 waits = self._folded.state in INTERRUPTED and not beyond
                 if waits or self._folded.ended or self._over:
                     follower.cut()

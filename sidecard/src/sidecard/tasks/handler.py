@@ -4,6 +4,7 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
 from typing import cast
 
 from a2a.server.context import ServerCallContext
@@ -37,10 +38,10 @@ from a2a.utils.errors import (
 from a2a.utils.task import apply_history_length, validate_history_length
 from pydantic import ValidationError
 
-from sidecard.callers import Caller
+from sidecard.callers import Caller, Denied
 from sidecard.extension import URI, Sent
 from sidecard.push import Webhooks
-from sidecard.refusals import Forbidden
+from sidecard.refusals import Forbidden, Unauthenticated
 from sidecard.tasks import checks, push_configs
 from sidecard.tasks.a2a_errors import as_a2a_errors
 from sidecard.tasks.choice import choose
@@ -48,7 +49,7 @@ from sidecard.tasks.engine import Engine
 from sidecard.tasks.events import Event, read_place
 from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.live import Live, TaskEnded
-from sidecard.tasks.rights import caller_of, check_may_answer, has_answered, may_see, tenant_of
+from sidecard.tasks.rights import caller_of, check_may_answer, has_answered, may_see, tenant_of, verified
 from sidecard.tasks.state import Place
 from sidecard.tasks.states import state_name
 from sidecard.tasks.tombstone import TaskExpired
@@ -74,12 +75,17 @@ class DurableRequestHandler(RequestHandler):
         scopes_of: Callable[[str], frozenset[str]],
         extended_card: Callable[[Caller], AgentCard],
         webhooks: Webhooks | None = None,
+        denied: Denied | None = None,
     ) -> None:
-        """Without `webhooks` push notifications are refused, as the card must then say (§3.3.4)."""
+        """Without `webhooks` push notifications are refused, as the card must then say (§3.3.4).
+
+        What is still given to a caller ends, with Unauthenticated, once that one is `denied`.
+        """
         self._engine = engine
         self._scopes_of = scopes_of
         self._extended_card = extended_card
         self._webhooks = webhooks
+        self._denied = denied or Denied()
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
@@ -88,15 +94,17 @@ class DurableRequestHandler(RequestHandler):
         async with self._accepted(params, context) as live:
             if not params.configuration.return_immediately:
                 await live.settled()
+                self._still_lets_in(context)
             return apply_history_length(live.folded.public(), params.configuration)
 
     async def on_message_send_stream(
         self, params: SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event]:
         """SendStreamingMessage (§3.1.2): the task, then what happens to it."""
-        async with self._accepted(params, context) as live, _events(live) as events:
+        async with self._accepted(params, context) as live, self._events(live, context) as events:
             async for event in events:
                 yield event
+            self._still_lets_in(context)
 
     @contextlib.asynccontextmanager
     async def _accepted(self, params: SendMessageRequest, context: ServerCallContext) -> AsyncIterator[Live]:
@@ -218,17 +226,30 @@ class DurableRequestHandler(RequestHandler):
             caller = caller_of(context, tenant)
             if live.folded.ended and after is None:
                 raise UnsupportedOperationError(f"the task is {state_name(live.folded.state)}; get it with GetTask")
-            async with _events(live, beyond=True, after=after) as events:
+            async with self._events(live, context, beyond=True, after=after) as events:
                 async for event in events:
                     if not may_see(live.folded, caller, tenant):
                         return
                     yield event
+                self._still_lets_in(context)
 
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """ListTasks (§3.1.4): the caller's own tasks, last changed first."""
         with as_a2a_errors:
             tenant = tenant_of(params, context)
             return await list_tasks(self._engine(), tenant, caller_of(context, tenant).name, params)
+
+    def _events(
+        self, live: Live, context: ServerCallContext, *, beyond: bool = False, after: Place | None = None
+    ) -> contextlib.aclosing[AsyncGenerator[Event]]:
+        """What a follower gets until it is revoked; leaving it ends the following at once."""
+        until = partial(self._denied.stopping, verified(context).marks)
+        return contextlib.aclosing(cast("AsyncGenerator[Event]", live.follow(beyond=beyond, after=after, until=until)))
+
+    def _still_lets_in(self, context: ServerCallContext) -> None:
+        """Raises Unauthenticated when the caller has been revoked since it came in."""
+        if self._denied.covers(verified(context).marks):
+            raise Unauthenticated
 
     @contextlib.asynccontextmanager
     async def _task(
@@ -300,13 +321,6 @@ class DurableRequestHandler(RequestHandler):
 
     def _check_webhook(self, config: TaskPushNotificationConfig) -> None:
         checks.check_webhook(config, self._offered())
-
-
-def _events(
-    live: Live, *, beyond: bool = False, after: Place | None = None
-) -> contextlib.aclosing[AsyncGenerator[Event]]:
-    """What a follower gets; leaving it ends the following at once."""
-    return contextlib.aclosing(cast("AsyncGenerator[Event]", live.follow(beyond=beyond, after=after)))
 
 
 def _last_event(context: ServerCallContext) -> Place | None:

@@ -9,7 +9,7 @@ from typing import Protocol
 from sidecard.errors import LogBroken, SidecardError, StoreUnavailable, TaskConflict
 from sidecard.tasks.entry import Entry, Record
 from sidecard.tasks.events import Event
-from sidecard.tasks.follower import Followers
+from sidecard.tasks.follower import Followers, Until, for_ever
 from sidecard.tasks.journal import Journal
 from sidecard.tasks.outcomes import Outcomes
 from sidecard.tasks.pending import Pending, outcome_unknown
@@ -243,14 +243,17 @@ class Live:
         """A future for the result of a step that waits."""
         return self._outcomes.awaited(key)
 
-    def follow(self, *, beyond: bool = False, after: Place | None = None) -> AsyncIterator[Event]:
+    def follow(
+        self, *, beyond: bool = False, after: Place | None = None, until: Until = for_ever
+    ) -> AsyncIterator[Event]:
         """The task as it is stored now, then every event as it is stored, until the task rests (A2A 1.0 §11.7).
 
         It rests when it has ended or waits for somebody; `beyond` such a wait it may be followed from, not to. With a
         place `after` which to begin, the events behind it come instead of the task, none missed and none repeated. A
         reader that falls too far behind is cut: its stream ends without a terminal event, and it may come again.
+        `until` may end the stream at any time.
         """
-        return self._followers.follow(after, partial(self._keeper.let_go, self), beyond=beyond)
+        return self._followers.follow(after, partial(self._keeper.let_go, self), beyond=beyond, until=until)
 
     def hear(self, data: bytes) -> None:
         """Take in the next entry, which somebody else has written."""

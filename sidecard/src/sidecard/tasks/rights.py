@@ -28,11 +28,16 @@ def tenant_of(params: InTenant, context: ServerCallContext) -> str:
     return params.tenant or context.tenant
 
 
-def caller_of(context: ServerCallContext, tenant: str) -> Caller:
-    """The verified caller. Raises Unauthenticated, and Forbidden in a tenant that it may not use."""
+def verified(context: ServerCallContext) -> Caller:
+    """The verified caller, wherever it may work. Raises Unauthenticated."""
     if not isinstance(context.user, CallerUser):
         raise Unauthenticated
-    caller = context.user.caller
+    return context.user.caller
+
+
+def caller_of(context: ServerCallContext, tenant: str) -> Caller:
+    """The verified caller. Raises Unauthenticated, and Forbidden in a tenant that it may not use."""
+    caller = verified(context)
     if not caller.may_use(tenant):
         raise Forbidden(f"{caller.name} may not work in this tenant")
     return caller

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from sidecard.agent import Agent
 from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, describe, for_caller
 from sidecard.app import serve_on
-from sidecard.callers import KEY_HEADER, BearerTokens, Callers, CallersFile
+from sidecard.callers import KEY_HEADER, BearerTokens, Callers, CallersFile, Denied
 from sidecard.card import SignedCard
 from sidecard.extension import Sent
 from sidecard.grpc_server import grpc_server
@@ -46,7 +46,7 @@ Binding = Literal["JSONRPC", "HTTP+JSON", "GRPC"]
 class Served:
     """An agent over all its bindings: `app` for HTTP, a real server at `grpc_target`, its `engine` to look behind.
 
-    `signed` is the card that it shows at the well-known path; none, until a test sets one.
+    `denied` says who is revoked. `signed` is the card that it shows at the well-known path; none, until a test sets it.
     """
 
     agent: Agent
@@ -55,6 +55,7 @@ class Served:
     card: AgentCard
     grpc_target: str
     stack: contextlib.AsyncExitStack
+    denied: Denied
     signed: SignedCard | None = None
 
     def http(self, caller: str = "", **headers: str) -> httpx.AsyncClient:
@@ -146,10 +147,11 @@ async def served(
     """
     file = CallersFile.model_validate({"callers": callers, "issuers": issuers or {}})
     keys = {hashlib.sha256(key_of(name).encode()).hexdigest(): name for name in callers}
+    denied = Denied()
     over_tls = {"tls_port": _free_port(), **{f"tls_{name}": path for name, path in asdict(tls).items()}} if tls else {}
     settings = Settings(app_id=agent.name, grpc_port=_free_port(), max_body_bytes=max_body_bytes, **over_tls)
     tokens = BearerTokens(file.issuers, settings.token_audience, issuers_http) if file.issuers else None
-    known = Callers(agent.name, file, app_token=APP_TOKEN, api_keys=keys, tokens=tokens)
+    known = Callers(agent.name, file, app_token=APP_TOKEN, api_keys=keys, tokens=tokens, denied=denied)
     async with contextlib.AsyncExitStack() as stack:
         metadata = {}
         if tokens is not None:
@@ -173,9 +175,10 @@ async def served(
             scopes_of=known.scopes_of,
             extended_card=lambda caller: for_caller(card, agent, caller.scopes),
             webhooks=webhooks,
+            denied=denied,
         )
         app = FastAPI(openapi_url=None)
-        agent_served = Served(agent, engine, app, card, settings.grpc_target or "", stack)
+        agent_served = Served(agent, engine, app, card, settings.grpc_target or "", stack, denied)
         resource = ProtectedResource.of(agent.name, settings, file)
         serve_on(app, handler, known.identify, lambda: agent_served.signed, max_body_bytes, resource=resource)
         server = grpc_server(handler, settings, Telemetry(), known.identify)
