@@ -18,7 +18,6 @@ agent = Agent(
     version="1.0.0",
     description="Validates expense claims against the travel policy, and has compliance approve what needs approval.",
     publisher="Travel Desk",
-    asks=("spend:approve",),
 )
 
 

@@ -2,11 +2,12 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Place = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
+Card = Literal["company", "personal"]
 Euros = Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=2)]
 
 
@@ -70,6 +71,10 @@ class FlightOrder(BaseModel):
     most: Euros | None = Field(
         default=None, description="Most that may be paid, in euros; a dearer offer is not booked. Absent: any fare."
     )
+    card: Card = Field(
+        default="company",
+        description="Which card pays. A personal one is charged once its holder, for whom this is booked, grants it.",
+    )
 
 
 class Ticket(BaseModel):
@@ -79,3 +84,6 @@ class Ticket(BaseModel):
     passenger: str = Field(description="Full name of the person who flies.")
     offer: Offer = Field(description="The flight booked, at the fare paid.")
     booked_at: datetime = Field(description="When it was booked, UTC.")
+    card: Card = Field(default="company", description="Which card paid.")
+    granted_by: str = Field(default="", description="Who granted the charge of a personal card.")
+    granted_at: datetime | None = Field(default=None, description="When they did, UTC.")

@@ -30,7 +30,8 @@ async def plan_trip(request: TripRequest, task: Task) -> None:
     """Plan a trip and carry it out: book its flights, file its receipts, stay within its budget.
 
     Answers with an itinerary and an expense decision, each as text and data. Asks for what is missing or ambiguous, and
-    has somebody with the right to approve decide where the policy demands it.
+    has somebody with the right to approve decide where the policy demands it. Flights on a personal card wait for its
+    holder's grant.
     """
     trip = await _complete(request, task)
     await task.progress(_outline(trip))
@@ -65,7 +66,9 @@ async def _travel(trip: TripPlan, task: Task) -> list[Ticket]:
     for leg in trip.legs:
         offers.append(await _choose(leg, left, task))
         left = None if left is None else left - offers[-1].fare
-    orders = [FlightOrder(offer_id=one.id, passenger=trip.passenger or "", most=one.fare) for one in offers]
+    orders = [
+        FlightOrder(offer_id=one.id, passenger=trip.passenger or "", most=one.fare, card=trip.card) for one in offers
+    ]
     return [await task.delegate("flights", "book_flight", order, output=Ticket) for order in orders]
 
 

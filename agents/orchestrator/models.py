@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from agents.orchestrator.payment import Card
+
 Category = Literal["hotel", "flight", "train", "taxi", "meal", "conference", "other"]
 """What a receipt is for; the expense policy caps each of them."""
 MOST_RECEIPTS = 50
@@ -47,6 +49,9 @@ class TripRequest(BaseModel):
     return_day: Words | None = Field(default=None, description="Day of the flight back; absent: one way.")
     passenger: Words | None = Field(default=None, description="Full name of the one person who flies.")
     budget: Amount | None = Field(default=None, description="Most that the whole trip may cost, in euros.")
+    card: Card | None = Field(
+        default=None, description="Which card pays the flights: the company's by default; a personal one is asked for."
+    )
     receipts: list[Receipt] | None = Field(default=None, max_length=MOST_RECEIPTS, description="Receipts to file.")
     amount: Words | None = Field(default=None, description="Amount of a receipt that has none, such as 180 EUR.")
     vendor: Words | None = Field(default=None, description="Vendor of a receipt that has none.")
@@ -74,6 +79,7 @@ class TripPlan(BaseModel):
     passenger: str | None = Field(default=None, description="Full name of the person who flies.")
     receipts: list[Receipt] = Field(default_factory=list, description="Receipts to file.")
     budget: Decimal | None = Field(default=None, description="Most that the whole trip may cost, in euros.")
+    card: Card = Field(default="company", description="Which card pays the flights.")
     missing: list[Missing] = Field(default_factory=list, description="Questions to ask first, in order.")
     unclear: list[str] = Field(
         default_factory=list, description="What was read but not used, for the traveller to see."

@@ -45,6 +45,7 @@ def plan(request: TripRequest, today: date) -> TripPlan:
         passenger=passenger if legs else None,
         receipts=receipts,
         budget=request.budget if request.budget is not None else reading.budget,
+        card=request.card or reading.card or "company",
         missing=missing,
         unclear=unclear,
     )

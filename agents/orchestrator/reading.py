@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from agents.orchestrator.gazetteer import is_city, is_place
+from agents.orchestrator.payment import Card, split_card
 from agents.orchestrator.receipts import Receipts, Spent
 from agents.orchestrator.sentence import LONGEST_NAME, NEAR
 from agents.orchestrator.tokens import tokens
@@ -42,12 +43,16 @@ class Reading:
     passenger: str | None = None
     spent: list[Spent] = field(default_factory=list)
     budget: Decimal | None = None
+    card: Card | None = None
     unclear: list[str] = field(default_factory=list)
 
 
 def read(text: str) -> Reading:
     """Reads a text of bounded length. Never fails; what is not understood is absent."""
-    return _Reader(tokens(text)).reading()
+    card, text = split_card(text)
+    out = _Reader(tokens(text)).reading()
+    out.card = card
+    return out
 
 
 class _Reader(Receipts):

@@ -1,5 +1,7 @@
 """The main job, as a traveller meets it, on real Dapr."""
 
+import subprocess
+import sys
 import uuid
 
 import pytest
@@ -15,6 +17,11 @@ TRIP = (
     "Hotel Avenida, my budget is 900 EUR"
 )
 S = TaskState
+
+
+def run_cli(project, *words):
+    command = [sys.executable, "-m", "sidecard.cli", *words]
+    return subprocess.run(command, cwd=project.root, capture_output=True, text=True, timeout=60, check=False)
 
 
 def artifact(task, name):
@@ -119,3 +126,35 @@ async def test_a_booking_is_made_once_per_task_however_often_it_is_sent(project)
         tickets = [await flights.send(skill="book_flight", data=order, message_id=message_id) for _ in range(3)]
     assert len({data_of(artifact(ticket, "result"))["reference"] for ticket in tickets}) == 1
     assert len({ticket.id for ticket in tickets}) == 1
+
+
+async def test_a_personal_card_is_charged_after_an_explicit_grant(project, system):
+    """Asked for in plain English; it waits over a kill -9 of the orchestrator, no words grant it, the command does."""
+    async with AgentClient.through_desk(project, "orchestrator") as desk:
+        task = await desk.send("Book a flight from LHR to Lisbon on 3 March for Ada Lovelace, on my personal card")
+        assert task.status.state == S.TASK_STATE_AUTH_REQUIRED
+        asked = Asked.of(task.status.message)
+        assert (asked.authority, asked.details["Passenger"]) == ("card:charge", "Ada Lovelace")
+        assert asked.details["Amount"] in text_of(task.status.message)
+        assert "no text can grant" in await desk.try_answer(task, "yes, charge it")
+    system.kill("orchestrator")
+    system.restart("orchestrator")
+    granting = run_cli(project, "grant", "orchestrator", "--task", task.id, "--yes")
+    assert granting.returncode == 0, granting.stdout + granting.stderr
+    assert asked.details["Amount"] in granting.stdout
+    async with AgentClient.through_desk(project, "orchestrator") as desk:
+        done = await desk.get(task.id)
+    assert done.status.state == S.TASK_STATE_COMPLETED
+    ticket = data_of(artifact(done, "itinerary"))["tickets"][0]
+    assert (ticket["card"], ticket["granted_by"]) == ("personal", "desk")
+
+
+async def test_a_refused_charge_books_nothing(project):
+    """The task ends, and says why; nothing waits any more."""
+    async with AgentClient.through_desk(project, "orchestrator") as desk:
+        task = await desk.send("Book a flight from LHR to Lisbon on 3 March for Ada Lovelace, on my personal card")
+        refusing = run_cli(project, "refuse", "orchestrator")
+        assert refusing.returncode == 1, refusing.stdout + refusing.stderr
+        ended = await desk.get(task.id)
+    assert ended.status.state == S.TASK_STATE_FAILED
+    assert "desk refused card:charge" in text_of(ended.status.message)

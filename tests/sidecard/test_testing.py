@@ -2,8 +2,8 @@
 
 from sidecard import testing
 
-NAMES = """APP_TOKEN AUDIENCE ISSUER KEY Binding FakeAgents FakeIssuer FakeTopic FakeWebhooks MemoryStore Served
-    caller ended key_of message served started"""
+NAMES = """APP_TOKEN AUDIENCE ISSUER KEY Binding FakeAgents FakeIssuer FakeTopic FakeWebhooks MemoryStore Publisher
+    Served caller ended key_of message served started"""
 
 
 def test_what_tests_import_has_one_address():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         StoreUnavailable,
         TaskConflict,
     )
-    from sidecard.tasks.context import Answer, Delegated, Group, StepFailed, Task
+    from sidecard.tasks.context import Answer, Authority, AuthorityRefused, Delegated, Group, StepFailed, Task
 
 # Loaded when asked for: the command line needs few of them, and the A2A SDK takes a second to import.
 _PUBLIC = {
@@ -35,7 +35,15 @@ _PUBLIC = {
         "StoreUnavailable",
         "TaskConflict",
     ),
-    "sidecard.tasks.context": ("Answer", "Delegated", "Group", "StepFailed", "Task"),
+    "sidecard.tasks.context": (
+        "Answer",
+        "Authority",
+        "AuthorityRefused",
+        "Delegated",
+        "Group",
+        "StepFailed",
+        "Task",
+    ),
 }
 _WHERE = {name: module for module, names in _PUBLIC.items() for name in names}
 
@@ -43,6 +51,8 @@ __all__ = [
     "Agent",
     "AgentUnavailable",
     "Answer",
+    "Authority",
+    "AuthorityRefused",
     "CardRejected",
     "ConfigurationError",
     "Delegated",

@@ -53,6 +53,7 @@ from sidecard.tasks.store import DaprStateStore
 from sidecard.telemetry import Telemetry, configure
 from sidecard.topic import Topic, TopicName
 from sidecard.trust import TrustStore
+from sidecard.vouching import Vouching
 
 log = logging.getLogger("sidecard")
 
@@ -188,7 +189,7 @@ class Service:
         quiet = await stack.enter_async_context(httpx.AsyncClient(transport=MeshTransport(settings), timeout=5.0))
         self._hearing = Hearing(name, self._denied, Revocations(quiet), store)
         await self._patiently(self._hearing.begin)
-        self._callers = Callers(
+        callers = self._callers = Callers(
             name, self._file, app_token=token, api_keys=api_keys, tokens=self._tokens, denied=self._denied
         )
         topic = None
@@ -209,6 +210,7 @@ class Service:
             tries=settings.task_tries,
             keep=Keep(settings.retention_days, settings.deduplication_hours),
             runs={"tenant": settings.tenant_runs, "replica": settings.runs},
+            vouching=Vouching(name, self.agent.publisher, key, trust, callers.enters),
         )
         await self._patiently(engine.start)
         stack.push_async_callback(engine.stop)

@@ -13,7 +13,8 @@ URI = "https://sidecard.dev/a2a/extensions/durable-skills/v1"
 _PAIR = 2
 DESCRIPTION = (
     "Names the skill that is meant, the question that is answered, and on whose behalf a message is sent, "
-    "or withdraws the message. A task that fails or is rejected says what to do about it."
+    "or withdraws the message; grants an authority that a task waits for. "
+    "A task that fails or is rejected says what to do about it."
 )
 
 
@@ -40,12 +41,27 @@ class _Said(BaseModel):
             return None
 
 
+class Granted(BaseModel):
+    """An explicit decision on an authority that a task waits for. No text of a message is ever taken for one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    authority: str = Field(description="Just what the question demands.", max_length=256)
+    granted: bool = Field(description="False is a refusal.")
+
+
 class Sent(_Said):
     """What a message may carry."""
 
     skill: str = Field(default="", description="Id of the skill that is meant.")
     question: str = Field(default="", description="Id of the open question that this message answers.")
     subject: str = Field(default="", description="On whose behalf; believed only of callers that may speak for others.")
+    grant: Granted | None = Field(default=None, description="Grants or refuses the authority that a task waits for.")
+    proof: str = Field(
+        default="",
+        max_length=65_536,
+        description="That the subject has said this, signed by the agent at whose door they did; see `vouching`.",
+    )
     withdraw: bool = Field(
         default=False,
         description="The same first message again, to cancel its task without knowing that: if it has none yet it gets "
@@ -60,6 +76,11 @@ class Sent(_Said):
                 return cls.model_validate(MessageToDict(within.metadata)[URI])
         return NOTHING_SENT
 
+    @classmethod
+    def of_message(cls, message: Message) -> "Sent":
+        """What came with a message that was taken before."""
+        return cls.of_status(message) or NOTHING_SENT
+
 
 NOTHING_SENT = Sent()
 
@@ -73,19 +94,22 @@ class Asked(_Said):
     )
     scope: str = Field(default="", description="Right that whoever answers must hold.")
     by_other: bool = Field(default=False, description="Whether somebody else than the requester must answer.")
+    authority: str = Field(default="", description="What the requester, and nobody else, is asked to grant.")
+    details: dict[str, str] = Field(default_factory=dict, description="What it is granted for, each with its name.")
+    signed: str = Field(default="", description="All this, signed by the agent that asks; see `vouching`.")
 
-    @field_serializer("options")
+    @field_serializer("options", "details")
     def _in_order(self, options: dict[str, str]) -> list[list[str]]:
         """As pairs: the members of a JSON object have no order once they went through protobuf."""
         return [[value, meaning] for value, meaning in options.items()]
 
-    @field_validator("options", mode="before")
+    @field_validator("options", "details", mode="before")
     @classmethod
     def _from_pairs(cls, given: object) -> object:
         if not isinstance(given, list):
             return given
         if not all(isinstance(pair, list) and len(pair) == _PAIR for pair in given):
-            raise ValueError("options are pairs of a value and what it means")
+            raise ValueError("these are pairs of a value and what it means")
         return {str(value): str(meaning) for value, meaning in given}
 
     @classmethod

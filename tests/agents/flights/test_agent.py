@@ -185,3 +185,43 @@ async def test_a_missing_passenger_is_asked_for(desk, state):
     async with desk(agent) as up:
         task = await up.send("ada", "Grace Hopper", task=task)
     assert result(task)["passenger"] == "Grace Hopper"
+
+
+PERSONAL = {"card": "personal"}
+
+
+async def test_a_personal_card_is_charged_once_its_holder_grants_it(desk, state):
+    """Shown with what is charged, in the same task, over a restart; the ticket says who granted it and when."""
+    async with desk(agent) as up:
+        task = await book(up, **PERSONAL)
+        assert task.status.state == S.TASK_STATE_AUTH_REQUIRED
+        asked = Asked.of(task.status.message)
+        assert asked.authority == "card:charge"
+        assert asked.details["Amount"] in text_of(task.status.message)
+        assert asked.details["Passenger"] == "Ada Lovelace"
+        assert state.kept == {}
+    async with desk(agent, now=NOW + timedelta(days=1)) as up:
+        done = await up.send("ada", "granted", task=task, granted=True)
+    assert done.id == task.id
+    ticket = result(done)
+    assert (ticket["card"], ticket["granted_by"], ticket["granted_at"]) == ("personal", "ada", "2027-02-02T12:00:00Z")
+    assert list(state.kept.values()) == [ticket]
+
+
+async def test_what_is_refused_is_not_booked(desk, state):
+    """Nothing is charged, and the task says who refused."""
+    async with desk(agent) as up:
+        task = await up.send("ada", "no", task=await book(up, **PERSONAL), granted=False)
+    assert task.status.state == S.TASK_STATE_REJECTED
+    assert "ada refused card:charge" in text_of(task.status.message)
+    assert state.kept == {}
+
+
+async def test_a_grant_that_comes_after_the_flight_has_left_books_nothing(desk, state):
+    """It may have waited for days."""
+    async with desk(agent) as up:
+        task = await book(up, **PERSONAL)
+    async with desk(agent, now=NOW + timedelta(days=60)) as up:
+        task = await up.send("ada", "yes", task=task, granted=True)
+    assert "That flight has left" in text_of(task.status.message)
+    assert state.kept == {}

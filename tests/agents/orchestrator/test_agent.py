@@ -13,7 +13,7 @@ from agents.flights.models import FlightOffers, Ticket
 from agents.orchestrator.agent import agent
 from agents.orchestrator.models import EXAMPLE
 from sidecard import AgentUnavailable
-from sidecard.extension import Asked, Sent
+from sidecard.extension import Asked, Granted, Sent
 from sidecard.tasks.binding import data_of, text_of
 from sidecard.testing import FakeAgents, ended
 
@@ -60,7 +60,8 @@ async def test_a_trip_is_booked_and_its_receipt_filed(desk):
     assert task.status.state == S.TASK_STATE_COMPLETED
     search, book = asked_of(agents, "flights")
     assert search == ("search_flights", {"origin": "London", "destination": "Lisbon", "day": "2027-03-03"})
-    assert book == ("book_flight", {"offer_id": OUT[0].id, "passenger": "Ada Lovelace", "most": str(OUT[0].fare)})
+    order = {"offer_id": OUT[0].id, "passenger": "Ada Lovelace", "most": str(OUT[0].fare), "card": "company"}
+    assert book == ("book_flight", order)
     ((skill, claim),) = asked_of(agents, "expenses")
     assert (skill, claim["items"][0]["vendor"], claim["items"][0]["amount"]) == (
         "validate_expense",
@@ -203,3 +204,20 @@ async def test_a_place_that_nobody_knows_is_rejected_in_the_specialists_words(de
         task = await up.send("ada", data=TRIP)
     assert task.status.state == S.TASK_STATE_REJECTED
     assert text_of(task.status.message) == "No such place."
+
+
+async def test_a_personal_card_is_ordered_and_its_holders_grant_goes_down(desk):
+    """AUTH_REQUIRED climbs with what is charged; the explicit grant continues the flights agent's own task."""
+    may = ended("f2", state=S.TASK_STATE_AUTH_REQUIRED, says="May it be charged?")
+    Asked(question="q", authority="card:charge", details={"Amount": "9 EUR"}).attach(may.status.message)
+    agents = others([found(*OUT), may, booked(OUT[0])])
+    async with desk(agent, agents) as up:
+        task = await up.send("ada", data=TRIP | {"card": "personal"})
+        assert task.status.state == S.TASK_STATE_AUTH_REQUIRED
+        assert Asked.of(task.status.message).details == {"Amount": "9 EUR"}
+    async with desk(agent, agents) as up:
+        done = await up.send("ada", "granted", task=task, granted=True)
+    assert done.status.state == S.TASK_STATE_COMPLETED
+    (down,) = [Sent.of_message(one) for _, one in agents.sent if one.task_id]
+    assert (down.grant, down.question, down.subject) == (Granted(authority="card:charge", granted=True), "q", "ada")
+    assert asked_of(agents, "flights")[1][1]["card"] == "personal"

@@ -82,6 +82,17 @@ class Callers:
         """
         return frozenset() if self._denied.covers((f"caller:{name}",)) else self._granted(self._rights(name))
 
+    def enters(self, name: str, agent: str, scope: str = "") -> bool:
+        """Whether somebody may come in at an agent's own door by now, with a right if one is named.
+
+        Then that agent's signed word is taken on what they said there; see `vouching`.
+        """
+        rights = self._rights(name)
+        if rights is None or self._denied.covers((f"caller:{name}",)):
+            return False
+        held = rights.grants.get(agent, [])
+        return scope in held if scope else bool(held)
+
     def _granted(self, rights: Rights | None) -> frozenset[str]:
         return frozenset(rights.grants.get(self._agent, ())) if rights else frozenset()
 

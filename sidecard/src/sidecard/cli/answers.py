@@ -20,14 +20,20 @@ def how_to_answer(project: Project, agent: str, task: Task, caller: str = "", te
     if task.status.state not in INTERRUPTED:
         return ""
     asked = Asked.of(task.status.message) or Asked(question="")
+    if asked.authority:
+        words = [_program(), "grant", agent, "--task", task.id]
+        return shlex.join([*words, *_as(caller, tenant)]) + f"   (or: {_program()} refuse …)"
     who = who_may_answer(project, agent, asked, caller or DESK)
     if who is None:
         return f"somebody with the right {asked.scope} must, and agents/callers.yaml gives it to nobody with a key"
     likeliest = next(iter(asked.options), "your answer")
     words = [_program(), "send", agent, "--task", task.id, "--answer", likeliest]
-    words += ["--tenant", tenant] if tenant else []
-    words += ["--as", who] if who != DESK else []
-    return shlex.join(words)
+    return shlex.join(words + _as(who, tenant))
+
+
+def _as(caller: str, tenant: str) -> list[str]:
+    words = ["--tenant", tenant] if tenant else []
+    return words + (["--as", caller] if caller not in ("", DESK) else [])
 
 
 def who_may_answer(project: Project, agent: str, asked: Asked, caller: str) -> str | None:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from typing import Self, Unpack
+from typing import Self, Unpack, cast
 
 import httpx
 from a2a.client import Client, ClientCallContext, ClientConfig, ClientFactory
@@ -24,6 +24,7 @@ from a2a.types import (
     StreamResponse,
     SubscribeToTaskRequest,
     Task,
+    TaskState,
 )
 from a2a.utils.errors import A2AError, TaskNotFoundError, UnsupportedOperationError
 
@@ -33,6 +34,7 @@ from sidecard.cli.message import Content, compose
 from sidecard.cli.project import Project
 from sidecard.error_answers import refusal_of
 from sidecard.errors import AgentUnavailable, ConfigurationError, SidecardError
+from sidecard.extension import Asked, Granted
 from sidecard.refusals import Unavailable
 from sidecard.streamed import fold, is_last, place_of, task_id_of
 from sidecard.tasks.handler import LAST_EVENT_HEADER
@@ -139,6 +141,13 @@ class AgentClient:
         content["answers"] = task
         return await self.send(text, wait=wait, **content)
 
+    async def decide(self, task: Task, *, granted: bool, seen: Callable[[Task], object] | None = None) -> Task:
+        """Grant or refuse the authority that a task of one's own waits for; see `send`."""
+        asked = Asked.of(task.status.message)
+        authority = asked.authority if asked else ""
+        words = f"{'Granted' if granted else 'Refused'}: {authority}"
+        return await self.send(words, answers=task, grant=Granted(authority=authority, granted=granted), seen=seen)
+
     async def try_answer(self, task: Task, text: str = "", **content: Unpack[Content]) -> str:
         """Answer, and return the agent's reason when it refuses that; empty when it takes the answer."""
         try:
@@ -225,10 +234,11 @@ class AgentClient:
         with self._in_our_words():
             return await self._unary.get_task(request)
 
-    async def tasks(self, *, limit: int = 50) -> ListTasksResponse:
-        """The caller's own tasks at this agent, last changed first; `limit` from 1 to 100."""
+    async def tasks(self, *, limit: int = 50, state: int = TaskState.TASK_STATE_UNSPECIFIED) -> ListTasksResponse:
+        """The caller's own tasks at this agent, last changed first; `limit` from 1 to 100; only those in a `state`."""
+        request = ListTasksRequest(tenant=self._tenant, page_size=limit, status=cast("TaskState", state))
         with self._in_our_words():
-            return await self._unary.list_tasks(ListTasksRequest(tenant=self._tenant, page_size=limit))
+            return await self._unary.list_tasks(request)
 
     async def cancel(self, task_id: str) -> Task:
         """Cancel a task and what it has delegated; returns when it has ended, one way or the other."""

@@ -7,7 +7,7 @@ from typing import TypedDict
 from a2a.types import Message, Role, Task
 
 from sidecard.agent import File
-from sidecard.extension import Asked, Sent
+from sidecard.extension import Asked, Granted, Sent
 from sidecard.tasks.binding import parts_of
 
 
@@ -22,6 +22,8 @@ class Content(TypedDict, total=False):
     """Id of the skill that is meant, where the agent has several that fit."""
     answers: Task | None
     """A task whose open question this answers; refused when another question is open by then."""
+    grant: Granted | None
+    """Grants or refuses the authority that the question is for."""
     task_id: str
     """A task that this is said to, whatever it asks."""
     context_id: str
@@ -36,6 +38,7 @@ def compose(
     files: Sequence[File | tuple[str, str, bytes]] = (),
     skill: str = "",
     answers: Task | None = None,
+    grant: Granted | None = None,
     task_id: str = "",
     context_id: str = "",
     message_id: str = "",
@@ -51,5 +54,5 @@ def compose(
         parts=[part for value in values for part in parts_of(value)],
     )
     asked = Asked.of(answers.status.message) if answers else None
-    sent = Sent(skill=skill, question=asked.question if asked else "")
+    sent = Sent(skill=skill, question=asked.question if asked else "", grant=grant)
     return sent.attach(message) if sent != Sent() else message

@@ -10,6 +10,7 @@ from a2a.types import Task as A2ATask
 from google.protobuf.json_format import MessageToDict
 
 from sidecard.cli.show import one_line, plain
+from sidecard.extension import Sent
 from sidecard.tasks.binding import data_of, text_of
 from sidecard.tasks.entry import Record
 from sidecard.tasks.state import iso
@@ -50,6 +51,8 @@ def words(record: Record) -> str:  # noqa: C901, PLR0911, PLR0912 -- one case pe
             return f"new       {meta['owner']} starts {meta['skill']}, version {meta['version']}{subject}{tenant}"
         case ["message", _, _, by, data]:
             return f"message   {by}: {_said(Message.FromString(data))}"
+        case ["grant", _, _, by, data, _]:
+            return f"grant     {by}: {_decision(data)}"
         case ["status", _, state, data, branch, number]:
             text = text_of(Message.FromString(data))
             return f"status    {state_name(state)}  {text}{_made(branch, number)}"
@@ -71,7 +74,8 @@ def words(record: Record) -> str:  # noqa: C901, PLR0911, PLR0912 -- one case pe
         case ["question", _, key, spec]:
             who = " from somebody else" if spec["by_other"] else ""
             right = f" with the right {spec['scope']}" if spec["scope"] else ""
-            return f"question  {key} waits for an answer{who}{right}: {spec['prompt']}"
+            what = f"the authority {spec['authority']}" if spec.get("authority") else "an answer"
+            return f"question  {key} waits for {what}{who}{right}: {spec['prompt']}"
         case ["child", key, agent, task_id]:
             return f"child     {key} {agent} has taken it as task {task_id}"
         case ["orphan", key, agent, task_id]:
@@ -121,6 +125,10 @@ def _values(record: Record) -> dict[str, Any]:  # noqa: C901, PLR0911, PLR0912 -
         case ["message", message_id, digest, by, data]:
             message = MessageToDict(Message.FromString(data))
             return {"kind": kind, "messageId": message_id, "digest": digest, "by": by, "message": message}
+        case ["grant", message_id, digest, by, data, at]:
+            grant = Sent.of_message(Message.FromString(data)).grant
+            decided = grant.model_dump() if grant else {}
+            return {"kind": kind, "messageId": message_id, "digest": digest, "by": by, "at": iso(at), **decided}
         case ["status", at, state, data, branch, number]:
             message = MessageToDict(Message.FromString(data))
             made = {"branch": branch, "number": number}
@@ -155,6 +163,8 @@ def _value(step: str, kind: str, value: Any) -> Any:  # noqa: ANN401 -- whatever
             return {"agent": agent, "message": MessageToDict(Message.FromString(data))}
         case "call", "done", bytes():
             return MessageToDict(A2ATask.FromString(value))
+        case "ask", "done", [by, data, at]:
+            return {"by": by, "at": iso(at), "message": MessageToDict(Message.FromString(data))}
         case "ask", "done", [by, data]:
             return {"by": by, "message": MessageToDict(Message.FromString(data))}
         case _, _, bytes():
@@ -179,6 +189,8 @@ def _result(kind: str, result: Any) -> str:  # noqa: ANN401 -- whatever a step r
             task = A2ATask.FromString(result)
             said = next((_said(Message(parts=one.parts)) for one in task.artifacts), text_of(task.status.message))
             return f"{state_name(task.status.state)}  {said}"
+        case "ask", [by, data, _]:
+            return f"{by}: {_decision(data)}"
         case "ask", [by, data]:
             return f"{by}: {_said(Message.FromString(data))}"
         case "now", int():
@@ -192,6 +204,11 @@ def _result(kind: str, result: Any) -> str:  # noqa: ANN401 -- whatever a step r
 def _said(message: Message) -> str:
     data = data_of(message)
     return text_of(message) or (json.dumps(data, ensure_ascii=False) if data else f"{len(message.parts)} parts")
+
+
+def _decision(data: bytes) -> str:
+    grant = Sent.of_message(Message.FromString(data)).grant
+    return f"{'grants' if grant and grant.granted else 'refuses'} {grant.authority if grant else ''}"
 
 
 def _name(arguments: str) -> str:

@@ -71,7 +71,7 @@ def status(shown: TaskStatus) -> Iterator[str]:
     text = text_of(shown.message)
     yield f"[bold {_colour(shown.state)}]{state_name(shown.state)}[/]" + (f"  {plain(text)}" if text else "")
     asked = Asked.of(shown.message) if shown.state in INTERRUPTED else None
-    options = list(asked.options.items()) if asked else []
+    options = [*asked.details.items(), *asked.options.items()] if asked else []
     width = max((len(value) for value, _ in options), default=0)
     for value, meaning in options:
         yield f"  [bold]{plain(value.ljust(width))}[/bold]  {plain(meaning)}"

@@ -19,15 +19,16 @@ from sidecard.tasks import binding
 from sidecard.tasks.delegating import Delegation, PassedOn
 from sidecard.tasks.group import Group
 from sidecard.tasks.recording import StepFailed, codec_of, fingerprint_of
-from sidecard.tasks.results import Answer, Delegated
+from sidecard.tasks.results import Answer, Authority, Delegated
 from sidecard.tasks.run import OutcomeUnknown, Run
 from sidecard.tasks.state import Step
 from sidecard.tasks.waits import Waits
+from sidecard.vouching import Vouching
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 Effect = Callable[..., Awaitable[T]]
-__all__ = ["Answer", "Delegated", "Group", "Rejected", "StepFailed", "Task"]
+__all__ = ["Answer", "Authority", "AuthorityRefused", "Delegated", "Group", "Rejected", "StepFailed", "Task"]
 
 log = logging.getLogger("sidecard.tasks")
 
@@ -39,17 +40,25 @@ class Rejected(Exception):
     """Raised by `Task.reject`: the task ends REJECTED with this reason."""
 
 
+class AuthorityRefused(Rejected):
+    """Raised by `Task.authorize`: who was asked has said no; `decided` says who and when."""
+
+    def __init__(self, reason: str, decided: Authority) -> None:
+        super().__init__(reason)
+        self.decided = decided
+
+
 class Task:
     """A skill's own task.
 
-    `ask`, `delegate`, `step`, `once`, `sleep`, `now` and `random` are recorded in the task's log: when the task goes
-    on after a wait or a crash, the skill runs again from its top and each of them returns at once what it returned
-    before. What lies between them must be deterministic.
+    `ask`, `authorize`, `delegate`, `step`, `once`, `sleep`, `now` and `random` are recorded in the task's log: when the
+    task goes on after a wait or a crash, the skill runs again from its top and each of them returns at once what it
+    returned before. What lies between them must be deterministic.
     """
 
-    def __init__(self, run: Run, caller: Caller) -> None:
+    def __init__(self, run: Run, caller: Caller, vouching: Vouching | None = None) -> None:
         self._run = run
-        self._waits = Waits(run)
+        self._waits = Waits(run, vouching)
         self.id = run.live.task_id
         self.caller = caller
         self.tenant = run.live.meta["tenant"]
@@ -71,6 +80,19 @@ class Task:
             if not options or answer.choice is not None:
                 return answer
             question = f"{answer.text[:LONGEST_ECHO] or 'That'!r} is none of the choices. {prompt}"
+
+    async def authorize(self, prompt: str, *, authority: str, details: Mapping[str, str] | None = None) -> Authority:
+        """Have the one on whose behalf this task runs grant an authority (AUTH_REQUIRED), and wait for it.
+
+        `authority` names what is granted, such as "card:charge"; `details` say for what, each with its name, and are
+        shown with it. Only an explicit grant of our extension that names both this question and this authority counts,
+        never a message's words; agents between can't make it up. Raises AuthorityRefused, by which the task ends
+        REJECTED unless that is caught. A2A 1.0 §7.6.
+        """
+        decided = await self._waits.authorize(prompt, authority, details or {})
+        if not decided.granted:
+            raise AuthorityRefused(f"{decided.by} refused {authority}: {prompt}", decided)
+        return decided
 
     async def progress(self, text: str) -> None:
         """Tell followers how it goes (a WORKING status with this text); not told while a question is open."""

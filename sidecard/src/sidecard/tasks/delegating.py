@@ -9,7 +9,7 @@ from opentelemetry import metrics
 
 from sidecard.actions import REPEATING, Action, read
 from sidecard.errors import AgentUnavailable, ConfigurationError, DelegationFailed
-from sidecard.extension import Asked, Ended, Sent
+from sidecard.extension import Ended, Sent
 from sidecard.tasks import binding
 from sidecard.tasks.recording import StepFailed
 from sidecard.tasks.results import Delegated
@@ -100,10 +100,7 @@ class Delegation:
             done = await self._waits.call(agent, message, sent)
             if done.task.status.state not in INTERRUPTED:
                 return done
-            asked = Asked.of(done.task.status.message) or Asked(question="")
-            answer = await self._waits.ask(done.text, asked.options, asked.scope, by_other=asked.by_other)
-            message = Message(parts=answer.message.parts, task_id=done.task.id, context_id=done.task.context_id)
-            sent = Sent(skill=self._skill, subject=answer.by, question=asked.question)
+            message, sent = await self._waits.ask_on(done)
 
     async def _act(self, actions: Sequence[Action], failure: DelegationFailed, *, repeatable: bool) -> str:
         """Do the first of the actions that is of use: the agent to ask next, none when the failure is to be told."""

@@ -14,6 +14,7 @@ from a2a.types import Message, TaskPushNotificationConfig, TaskState
 from sidecard.agent import Agent, Skill
 from sidecard.callers import Caller
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable, TaskConflict
+from sidecard.extension import Granted
 from sidecard.tasks.adoption import Adoption
 from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.dead import DeadLetters
@@ -39,6 +40,7 @@ from sidecard.tasks.tombstone import TaskExpired, Tombstone
 from sidecard.tasks.turns import Limits
 from sidecard.tasks.watch import Delegator, Watches
 from sidecard.telemetry import TaskMetrics, WebhookMetrics, current_traceparent
+from sidecard.vouching import Vouching
 
 __all__ = ["DifferentMessage", "Engine", "system_clock"]
 
@@ -52,7 +54,7 @@ CANCEL_SECONDS = 20.0
 """How long a cancel waits for the task's end; it ends afterwards all the same."""
 STOP_SECONDS = 3.0
 """How long effects under way may take to be recorded when the agent stops."""
-WAKING = frozenset({"new", "message", "done", "failed", "cancel"})
+WAKING = frozenset({"new", "message", "grant", "done", "failed", "cancel"})
 """Records after which a task may have something to do."""
 
 
@@ -84,6 +86,7 @@ class Engine:
         tries: int = 3,
         keep: Keep | None = None,
         runs: Limits = RUNS,
+        vouching: Vouching | None = None,
     ) -> None:
         """`task_id_key` makes task ids unguessable and repeatable.
 
@@ -91,8 +94,10 @@ class Engine:
 
         Without a `sender` no webhook is told anything; what is due then waits. A `topic` hears of every event of every
         task. `clock` gives UTC in milliseconds; after `tries` deaths of its process without any progress a task is
-        given up. `keep` says when what has ended expires, `runs` how many skills may run at once.
+        given up. `keep` says when what has ended expires, `runs` how many skills may run at once. Without `vouching`
+        nothing is signed, and nobody's word on what another person said is taken where that matters.
         """
+        self.vouching = vouching
         self.keep = keep or Keep()
         self._clock = clock
         self.agent = agent
@@ -111,7 +116,7 @@ class Engine:
         self._tail = Tail(store, self._lives)
         self._ids = TaskIds(agent.name, task_id_key, former_keys)
         self._watches = Watches(self._lives, delegator, self._in_background)
-        self._runner = Runner(agent, self._watches, scopes_of, self._again, runs)
+        self._runner = Runner(agent, self._watches, scopes_of, self._again, runs=runs, vouching=vouching)
         self._metrics = TaskMetrics(agent.name)
         self.journal.publishes = topic is not None
         delivery = Delivery(sender, topic, delegator, WebhookMetrics(agent.name), clock=clock, backoff=backoff)
@@ -311,24 +316,33 @@ class Engine:
         return live
 
     async def answer(
-        self, live: Live, caller: Caller, message: Message, webhook: TaskPushNotificationConfig | None = None
+        self,
+        live: Live,
+        caller: Caller,
+        message: Message,
+        webhook: TaskPushNotificationConfig | None = None,
+        grant: Granted | None = None,
     ) -> None:
         """Take a further message to a task: it answers the open question, if there is one. Returns when it is stored.
 
-        The task then has the webhook, which has an id, from what follows the message on.
+        With a `grant` it is that answer and nothing else. The task then has the webhook, which has an id, from what
+        follows the message on.
 
         Raises DifferentMessage, TaskEnded, StoreUnavailable.
         """
         self._admit()
-        digest = digest_of(message, "")
+        digest = digest_of(message, grant.model_dump_json() if grant else "")
         if message.message_id in live.messages:
             check_same(live, message, digest)
             await self._rescue(live)
         else:
             message.context_id = live.meta["context"]
             working = [live.status(TaskState.TASK_STATE_WORKING)] if live.question is not None else []
+            said: Record = ["message", message.message_id, digest, caller.subject, message.SerializeToString()]
+            if grant is not None:
+                said = ["grant", *said[1:], self._clock()]
             live.append(
-                ["message", message.message_id, digest, caller.subject, message.SerializeToString()],
+                said,
                 *_push(live.task_id, webhook),
                 *working,
             )

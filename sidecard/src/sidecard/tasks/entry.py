@@ -17,6 +17,7 @@ Record = list[Any]
 
 ["new", {task, context, skill, version, owner, subject, tenant, trace}]   first record of entry 1
 ["message", message_id, digest, by, A2A Message]     a message somebody sent; answers the open question, if any
+["grant", message_id, digest, by, A2A Message, at_ms] the same, as an authority is granted or refused by
 ["status", at_ms, TaskState, A2A Message | b"", branch, number]
 ["artifact", A2A Artifact, append, last_chunk, branch, number]
 ["begun", step_key, kind, arguments_hash, details]   a step that has started and must wait, or has an effect
@@ -25,6 +26,7 @@ Record = list[Any]
 ["withdrawn", step_key]                              a step with an effect that was begun and, it is known, not had
 ["dropped", step_key, kind, arguments_hash, None]    a step whose branch was cancelled while it waited or worked
 ["question", id, step_key, {prompt, options, scope, by_other}]
+                                                     and, where it has them, authority, details, signed
 ["child", step_key, agent, task_id]                  a delegated task, once the other agent has accepted it
 ["orphan", step_key, agent, task_id]                 one that is not known to be canceled though this task ends, beside
                                                      the status that ends it: from now on its cancel is a delivery.

@@ -158,6 +158,8 @@ class DurableRequestHandler(RequestHandler):
             sent = Sent.of(params)
         except ValidationError as error:
             raise InvalidParamsError(f"metadata under {URI} is malformed: {explain(error)}") from None
+        if sent.grant is not None and not message.task_id:
+            raise InvalidParamsError("a grant belongs to the task that waits for it: name that")
         if sent.withdraw and message.task_id:
             raise InvalidParamsError("only a first message can be withdrawn; cancel its task with CancelTask")
         return sent
@@ -187,10 +189,11 @@ class DurableRequestHandler(RequestHandler):
                 raise UnsupportedOperationError("the task has taken as many messages as it can; start a new one")
             if sent.question and (live.question is None or live.question.id != sent.question):
                 raise InvalidParamsError("the question that this answers is not open (any more)")
-            check_may_answer(live, caller, self._scopes_of)
+            vouching = self._engine().vouching
+            check_may_answer(live, caller, sent, message, scopes_of=self._scopes_of, vouching=vouching)
             if webhook is not None:
                 push_configs.check_room(live, webhook)
-        await self._engine().answer(live, caller, message, webhook)
+        await self._engine().answer(live, caller, message, webhook, sent.grant)
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ class Prospect:
                     self.last_status = record[1] = max(at, self.last_status + 1)
                     self.state = state
                     self.question = None if self.ended else self.question
-                case ["message", message_id, digest, *_]:
+                case [("message" | "grant"), message_id, digest, *_]:
                     self.messages[message_id] = digest
                     self.question = None
                 case ["question", question_id, key, spec]:

@@ -1,12 +1,14 @@
 """What asking and delegating give back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from a2a.types import Message
 from a2a.types import Task as A2ATask
 
+from sidecard.extension import Sent
 from sidecard.tasks import binding
 
 
@@ -27,6 +29,25 @@ class Answer:
         said = str(data.get("choice", text)).strip().casefold()
         matches = [value for value, meaning in options.items() if said in (value.casefold(), meaning.casefold())]
         return cls(by=by, text=text, data=data, choice=matches[0] if matches else None, message=message)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What somebody granted, or refused, and when (UTC). Only the one on whose behalf the task runs can."""
+
+    by: str
+    authority: str
+    at: datetime
+    granted: bool
+    message: Message = field(repr=False)
+
+    @classmethod
+    def of(cls, value: Sequence[Any], authority: str) -> "Authority":
+        """From a recorded step."""
+        by, data, at = value
+        message = Message.FromString(data)
+        grant = Sent.of_message(message).grant
+        return cls(by, authority, datetime.fromtimestamp(at / 1000, UTC), bool(grant and grant.granted), message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,11 @@ from a2a.types import Message
 from a2a.utils.errors import InvalidParamsError
 
 from sidecard.callers import Caller, CallerUser
+from sidecard.extension import URI, Asked, Sent
 from sidecard.refusals import Forbidden, Unauthenticated
 from sidecard.tasks.live import Live
 from sidecard.tasks.state import ASK, FoldedTask
+from sidecard.vouching import NotBelieved, Vouching, needs_proof, origin_of, said_by
 
 
 class InTenant(Protocol):
@@ -64,14 +66,70 @@ def has_answered(folded: FoldedTask, caller: Caller, tenant: str, message: Messa
     )
 
 
-def check_may_answer(live: Live, caller: Caller, scopes_of: Callable[[str], frozenset[str]]) -> None:
-    """Raises Forbidden when the open question, if there is one, is not for whom this caller acts to answer."""
-    if live.question is None:
+def check_may_answer(
+    live: Live,
+    caller: Caller,
+    sent: Sent,
+    message: Message,
+    *,
+    scopes_of: Callable[[str], frozenset[str]],
+    vouching: Vouching | None,
+) -> None:
+    """Raises unless what a message says may end the open question, if there is one.
+
+    Forbidden when that is not for whom this caller acts to answer, or it is not proven that they did;
+    InvalidParamsError when it is not what is asked for: an authority is granted by a grant that names it.
+    """
+    question = live.question
+    if question is None:
+        if sent.grant is not None:
+            raise InvalidParamsError("nothing waits for an authority here")
         return
-    scope, by_other = live.question.spec["scope"], live.question.spec["by_other"]
+    asked = Asked.model_validate({"question": question.id, **question.spec})
+    _check_fits(asked, sent)
+    proven = needs_proof(asked) and _is_proven(live, asked, caller, sent, message, vouching=vouching)
+    elsewhere = proven and asked.signed and origin_of(asked.signed).question != question.id
     # A caller for itself has the rights that it came with, which a token may narrow; another's are looked up.
     held = caller.scopes if caller.subject == caller.name else scopes_of(caller.subject)
-    if scope and scope not in held:
-        raise Forbidden(f"this question needs somebody with the right {scope}; {caller.subject} does not hold it")
-    if by_other and caller.subject == live.meta["subject"]:
+    # Who asks checks the right: an agent that only passes the question on need not know the person.
+    if asked.scope and not elsewhere and asked.scope not in held:
+        raise Forbidden(f"this question needs somebody with the right {asked.scope}; {caller.subject} does not hold it")
+    if asked.by_other and caller.subject == live.meta["subject"]:
         raise Forbidden("nobody approves their own request; somebody else with the right must answer")
+    if asked.authority and caller.subject != live.meta["subject"]:
+        raise Forbidden(f"only {live.meta['subject']} can grant {asked.authority}: the task runs on their behalf")
+    if needs_proof(asked) and caller.subject != caller.name and not proven:
+        raise Forbidden(f"it is not proven that {caller.subject} said this: only they can, or a proof by who heard it")
+
+
+def _check_fits(asked: Asked, sent: Sent) -> None:
+    if sent.grant is None:
+        if asked.authority:
+            raise InvalidParamsError(
+                f"this waits for {asked.authority}, which no text can grant: send a grant in the message's metadata "
+                f"under {URI}, or use `sidecard grant`"
+            )
+    elif sent.grant.authority != asked.authority or sent.question != asked.question:
+        raise InvalidParamsError("a grant names the question that is open, and just the authority that it demands")
+
+
+def _is_proven(
+    live: Live, asked: Asked, caller: Caller, sent: Sent, message: Message, *, vouching: Vouching | None
+) -> bool:
+    """Whether a proof came along for what the caller says that somebody else said. Raises Forbidden for a wrong one."""
+    if not sent.proof:
+        return False
+    if vouching is None or not asked.signed or caller.subject == caller.name:
+        raise Forbidden("a proof came along where none can be: say it in your own name, without it")
+    try:
+        vouching.believe_answer(
+            sent.proof,
+            origin_of(asked.signed),
+            by=caller.subject,
+            tenant=live.meta["tenant"],
+            said=said_by(message, sent.grant),
+            scope=asked.scope,
+        )
+    except NotBelieved as error:
+        raise Forbidden(f"it is not proven that {caller.subject} said this: {error}") from None
+    return True

@@ -20,6 +20,7 @@ from sidecard.tasks.state import ALONE
 from sidecard.tasks.turns import Limits, Turns
 from sidecard.telemetry import continue_trace, span
 from sidecard.validation import explain
+from sidecard.vouching import Vouching
 
 log = logging.getLogger("sidecard.tasks")
 
@@ -39,13 +40,16 @@ class Runner:
         watches: Watcher,
         scopes_of: Callable[[str], frozenset[str]],
         again: Callable[[Live], None],
+        *,
         runs: Limits = RUNS,
+        vouching: Vouching | None = None,
     ) -> None:
         self._agent = agent
         self._watches = watches
         self._scopes_of = scopes_of
         self._again = again
         self._turns = Turns(runs)
+        self._vouching = vouching
 
     def start(self, live: Live, first: Message | None = None) -> "asyncio.Task[None]":
         """Let the skill of a task run; `first` is the message of a task that isn't stored yet."""
@@ -115,7 +119,7 @@ class Runner:
 
     async def _skill(self, live: Live, run: Run, skill: Skill, message: Message) -> None:
         owner, subject = live.meta["owner"], live.meta["subject"]
-        task = Task(run, Caller(name=owner, subject=subject, scopes=self._scopes_of(owner)))
+        task = Task(run, Caller(name=owner, subject=subject, scopes=self._scopes_of(owner)), self._vouching)
         if live.state == TaskState.TASK_STATE_SUBMITTED:
             run.append(live.status(TaskState.TASK_STATE_WORKING))
         result = await skill.function(await _bind(task, skill, message), task)

@@ -175,7 +175,7 @@ class FoldedTask:
                     waits[key] = False
                 case ["question", _, key, *_]:
                     asking = key
-                case ["message", *_]:
+                case [("message" | "grant"), *_]:
                     asking = None
                 case ["cancel", *_]:
                     cancel = True
@@ -210,6 +210,9 @@ class FoldedTask:
                 self.task.id, self.task.context_id = meta["task"], meta["context"]
             case ["message", message_id, digest, by, data]:
                 self._message(message_id, digest, by, data)
+            case ["grant", message_id, digest, by, data, granted_at]:  # no part of the history: no model reads it
+                self.messages[message_id] = digest
+                self._answered([by, data, granted_at])
             case ["status", at_ms, state, message, branch, output]:
                 self._status(at_ms, state, message)
                 self._emit(branch, output)
@@ -257,9 +260,12 @@ class FoldedTask:
         if self.question is not None:
             self._past_status()  # so that the history has the question before its answer
         self.task.history.append(Message.FromString(data))
+        self._answered([by, data])
+
+    def _answered(self, value: list[Any]) -> None:
         if self.question is not None:
             step = self.steps[self.question.step]
-            self._end_step(self.question.step, Step(step.kind, step.arguments, "done", [by, data]))
+            self._end_step(self.question.step, Step(step.kind, step.arguments, "done", value))
 
     def _end_step(self, key: str, step: Step) -> None:
         """The first end of a step counts: a branch may be cancelled just when its step's result arrives."""

@@ -10,43 +10,96 @@ from sidecard.errors import AgentUnavailable
 from sidecard.extension import Asked, Sent
 from sidecard.tasks import binding
 from sidecard.tasks.recording import fingerprint_of
-from sidecard.tasks.results import Answer, Delegated
+from sidecard.tasks.results import Answer, Authority, Delegated
 from sidecard.tasks.run import Run
 from sidecard.tasks.state import ASK, CALL, Step
 from sidecard.tasks.watch import NotTaken
+from sidecard.vouching import Vouching, needs_proof, said_by
 
 
 class Waits:
-    """Begins such steps, and gives back what ended them; each waits without using memory."""
+    """Begins such steps, and gives back what ended them; each waits without using memory.
 
-    def __init__(self, run: Run) -> None:
+    What is asked of one certain person is signed by `vouching`, where there is one, and so is what they say at this
+    agent's own door, on its way to another agent that asks.
+    """
+
+    def __init__(self, run: Run, vouching: Vouching | None = None) -> None:
         self._run = run
         self._task_id = run.live.task_id
+        self._vouching = vouching
 
     async def ask(
         self, prompt: str, options: Mapping[str, str] | None = None, scope: str = "", *, by_other: bool = False
     ) -> Answer:
         """Ask once; see `context.Task.ask`. What is none of the options is given back all the same."""
-        options = dict(options or {})
-        fingerprint = fingerprint_of(prompt, (options, scope, by_other))
+        asked = Asked(question="", options=dict(options or {}), scope=scope, by_other=by_other)
+        by, data = (await self._asked(prompt, asked)).value
+        return Answer.of(by, Message.FromString(data), asked.options)
+
+    async def authorize(self, prompt: str, authority: str, details: Mapping[str, str]) -> Authority:
+        """Ask for an authority once; see `context.Task.authorize`."""
+        asked = Asked(question="", authority=authority, details=dict(details))
+        return Authority.of((await self._asked(prompt, asked, TaskState.TASK_STATE_AUTH_REQUIRED)).value, authority)
+
+    async def ask_on(self, done: Delegated) -> tuple[Message, Sent]:
+        """Ask what a delegated task asks, just as it does, and return what is to be answered there."""
+        status = done.task.status
+        asked = Asked.of(status.message) or Asked(question="")
+        step = await self._asked(done.text, asked, status.state, relayed=True)
+        by, message = step.value[0], Message.FromString(step.value[1])
+        said = Sent.of_message(message)
+        answer = Message(parts=message.parts, task_id=done.task.id, context_id=done.task.context_id)
+        sent = Sent(skill=done.skill, subject=by, question=asked.question, grant=said.grant, proof=said.proof)
+        return answer, self._proven(asked, answer, sent)
+
+    async def _asked(
+        self, prompt: str, asked: Asked, state: int = TaskState.TASK_STATE_INPUT_REQUIRED, *, relayed: bool = False
+    ) -> Step:
+        """Open a question and wait for its answer: its step, ended."""
+        arguments: list[object] = [asked.options, asked.scope, asked.by_other]
+        if asked.authority:
+            arguments += [asked.authority, asked.details]
+        fingerprint = fingerprint_of(prompt, tuple(arguments))
         key, recorded = await self._run.step(ASK, fingerprint)
         if recorded is None:
             live = self._run.live
             with self._run.droppable(key, ASK, fingerprint):
                 while live.question is not None:
                     await self._run.idle(live.question_closed(), lambda: live.question is not None)
-            question = f"{self._task_id}:{key}"
-            asked = Asked(question=question, options=options, scope=scope, by_other=by_other)
+            prompt, asked = self._signed(prompt, asked, f"{self._task_id}:{key}", relayed=relayed)
             status = asked.attach(Message.FromString(self.says(prompt, key)))
-            spec = {"prompt": prompt, "options": options, "scope": scope, "by_other": by_other}
             self._run.append(
                 ["begun", key, ASK, fingerprint, None],
-                ["question", question, key, spec],
-                live.status(TaskState.TASK_STATE_INPUT_REQUIRED, status.SerializeToString()),
+                ["question", asked.question, key, _spec(prompt, asked)],
+                live.status(state, status.SerializeToString()),
             )
-        step = recorded if recorded and recorded.done else await self.park(key, ASK, fingerprint, watched=False)
-        by, data = step.value
-        return Answer.of(by, Message.FromString(data), options)
+        return recorded if recorded and recorded.done else await self.park(key, ASK, fingerprint, watched=False)
+
+    def _signed(self, prompt: str, asked: Asked, question: str, *, relayed: bool) -> tuple[str, Asked]:
+        """What is asked under this task's own question id: signed here, or, `relayed`, by the agent that asks.
+
+        Of that just what is signed is shown: an agent between could have a person agree to something else.
+        Raises NotBelieved for what should be signed and is not.
+        """
+        vouching, meta = self._vouching, self._run.live.meta
+        if vouching is None or not needs_proof(asked):
+            return prompt, asked.model_copy(update={"question": question})
+        if not relayed:
+            asked = asked.model_copy(update={"question": question})
+            token = vouching.sign_question(asked, prompt, tenant=meta["tenant"], subject=meta["subject"])
+            return prompt, asked.model_copy(update={"signed": token})
+        believed = vouching.believe_question(asked.signed, tenant=meta["tenant"])
+        return believed.prompt, believed.as_asked(asked.signed).model_copy(update={"question": question})
+
+    def _proven(self, asked: Asked, answer: Message, sent: Sent) -> Sent:
+        """With the proof that came with it; what was said at this agent's own door is signed here."""
+        if self._vouching is None or sent.proof or not (asked.signed and needs_proof(asked)):
+            return sent
+        said = said_by(answer, sent.grant)
+        tenant = self._run.live.meta["tenant"]
+        proof = self._vouching.sign_answer(asked.signed, by=sent.subject, tenant=tenant, said=said)
+        return sent.model_copy(update={"proof": proof})
 
     async def call(self, agent: str, message: Message, sent: Sent) -> Delegated:
         """Have an agent take a message, and return its task once that rests.
@@ -86,3 +139,10 @@ class Waits:
         context = self._run.live.meta["context"]
         message = binding.agent_says(text, f"{self._task_id}:{key}", task_id=self._task_id, context_id=context)
         return message.SerializeToString()
+
+
+def _spec(prompt: str, asked: Asked) -> dict[str, object]:
+    """A question as it is recorded; most have no more than the first four."""
+    spec = {"prompt": prompt, "options": asked.options, "scope": asked.scope, "by_other": asked.by_other}
+    more = {"authority": asked.authority, "details": asked.details, "signed": asked.signed}
+    return spec | {name: value for name, value in more.items() if value}

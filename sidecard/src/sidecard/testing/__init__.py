@@ -9,6 +9,7 @@ from sidecard.testing.fake_issuer import AUDIENCE, ISSUER, FakeIssuer
 from sidecard.testing.fake_receivers import FakeTopic, FakeWebhooks
 from sidecard.testing.memory_store import MemoryStore
 from sidecard.testing.messages import caller, message
+from sidecard.testing.publisher import Publisher
 from sidecard.testing.served_agent import APP_TOKEN, Binding, Served, key_of, served
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "FakeTopic",
     "FakeWebhooks",
     "MemoryStore",
+    "Publisher",
     "Served",
     "caller",
     "ended",

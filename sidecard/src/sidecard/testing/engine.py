@@ -13,6 +13,7 @@ from sidecard.tasks.watch import Delegator
 from sidecard.testing.fake_agents import FakeAgents
 from sidecard.testing.fake_receivers import FakeTopic
 from sidecard.testing.memory_store import MemoryStore
+from sidecard.vouching import Vouching
 
 KEY = b"only for tests"
 
@@ -27,11 +28,12 @@ async def started(
     topic: FakeTopic | None = None,
     backoff: Backoff | None = None,
     runs: Limits = RUNS,
+    vouching: Vouching | None = None,
 ) -> AsyncIterator[Engine]:
     """An engine of this agent on a store; leaving the block is like stopping the process.
 
     `agents` are the others: FakeAgents, or whatever follows and cancels as they do.
-    `runs` says how many skills may run at once.
+    `runs` says how many skills may run at once; `vouching` is what a `Publisher` gives.
     """
     engine = Engine(
         agent,
@@ -43,6 +45,7 @@ async def started(
         topic=topic,
         backoff=backoff,
         runs=runs,
+        vouching=vouching,
     )
     await engine.start()
     try:

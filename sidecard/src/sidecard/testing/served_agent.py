@@ -21,7 +21,7 @@ from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, describe, for_ca
 from sidecard.app import serve_on
 from sidecard.callers import KEY_HEADER, BearerTokens, Callers, CallersFile, Denied
 from sidecard.card import SignedCard
-from sidecard.extension import Sent
+from sidecard.extension import Asked, Granted, Sent
 from sidecard.grpc_server import grpc_server
 from sidecard.http_server import served_over_tls
 from sidecard.protected_resource import ProtectedResource
@@ -35,6 +35,7 @@ from sidecard.testing.engine import KEY
 from sidecard.testing.fake_agents import FakeAgents
 from sidecard.testing.memory_store import MemoryStore
 from sidecard.testing.messages import message
+from sidecard.testing.publisher import Publisher
 from sidecard.tls import TlsFiles
 
 APP_TOKEN = "the app's token in tests"  # noqa: S105 -- no secret
@@ -75,14 +76,22 @@ class Served:
         data: object = None,
         task: A2ATask | None = None,
         again: str = "",
+        granted: bool | None = None,
     ) -> A2ATask:
         """Send a message as this caller, and return its task at rest; with `task`, as an answer to that one.
+
+        With `granted` the answer grants, or refuses, the authority that the task waits for.
 
         `data` is a model, a dict or a File. `again` is a messageId, for a message that is sent more than once. Raises
         the SDK's A2AError when it is refused.
         """
         sent = message(text, again or secrets.token_hex(8), data=data, task_id=task.id if task else "")
-        request = SendMessageRequest(message=Sent(skill=skill).attach(sent))
+        named = Sent(skill=skill)
+        if task and granted is not None:
+            asked = Asked.of(task.status.message) or Asked(question="")
+            grant = Granted(authority=asked.authority, granted=granted)
+            named = Sent(skill=skill, question=asked.question, grant=grant)
+        request = SendMessageRequest(message=named.attach(sent))
         return [event.task async for event in self.client("JSONRPC", by).send_message(request)][-1]
 
     def client(self, binding: Binding, caller: str, *, streaming: bool = False) -> Client:
@@ -134,11 +143,12 @@ async def served(
     max_body_bytes: int = 4_194_304,
     clock: Callable[[], int] = system_clock,
     tls: TlsFiles | None = None,
+    publisher: Publisher | None = None,
 ) -> AsyncIterator[Served]:
     """Serve an agent in this process. `callers` and `issuers` are what agents/callers.yaml has under these names.
 
     Leaving the block is like stopping the process; serving again on the same store is a restart. `clock` gives the
-    tasks' time, UTC in milliseconds.
+    tasks' time, UTC in milliseconds. With a `publisher` what people are asked and say is signed and verified.
 
     With `tls` there is a real server of HTTP at the card's URLs, too, and gRPC is over TLS.
 
@@ -167,6 +177,7 @@ async def served(
             scopes_of=known.scopes_of,
             clock=clock,
             sender=webhooks,
+            vouching=publisher.vouching(agent.name, known.enters) if publisher else None,
         )
         await engine.start()
         stack.push_async_callback(engine.stop)
