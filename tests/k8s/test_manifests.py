@@ -71,7 +71,7 @@ def test_the_gateway_offers_what_direct_callers_use(objects):
     """The card, JSON-RPC, HTTP+JSON; gRPC by the service's own name, under a host of its own."""
     http, grpc = objects["HTTPRoute", "orchestrator"]["spec"], objects["GRPCRoute", "orchestrator"]["spec"]
     paths = [match["path"]["value"] for match in http["rules"][0]["matches"]]
-    assert paths == ["/.well-known/agent-card.json", "/a2a", "/rest"]
+    assert paths == ["/.well-known/agent-card.json", "/a2a", "/rest", "/v03"]
     service = a2a_pb2.DESCRIPTOR.services_by_name["A2AService"].full_name
     assert [match["method"]["service"] for match in grpc["rules"][0]["matches"]] == [service]
     assert not set(http["hostnames"]) & set(grpc["hostnames"])

@@ -28,11 +28,15 @@ def test_all_bindings_are_declared_where_they_are_served():
         ("JSONRPC", "http://127.0.0.1:8000/a2a", "1.0"),
         ("GRPC", "127.0.0.1:8200", "1.0"),
         ("HTTP+JSON", "http://127.0.0.1:8000/rest", "1.0"),
+        ("JSONRPC", "http://127.0.0.1:8000/a2a", "0.3"),
+        ("HTTP+JSON", "http://127.0.0.1:8000/v03", "0.3"),
     ]
     public = describe(agent, Settings(app_id="shop", public_url="https://shop.example.org/"))
     assert [i.url for i in public.supported_interfaces] == [
         "https://shop.example.org/a2a",
         "https://shop.example.org/rest",
+        "https://shop.example.org/a2a",
+        "https://shop.example.org/v03",
     ]
 
 

@@ -24,7 +24,9 @@ from sidecard.settings import Settings
 
 JSONRPC_PATH = "/a2a"
 REST_PATH = "/rest"
+REST_03_PATH = "/v03"
 PROTOCOL_VERSION = "1.0"
+LEGACY_VERSION = "0.3"
 MODES = ("application/json", "text/plain")
 
 
@@ -117,6 +119,11 @@ def _interfaces(settings: Settings) -> list[AgentInterface]:
         )
     interfaces.append(
         AgentInterface(url=base + REST_PATH, protocol_binding="HTTP+JSON", protocol_version=PROTOCOL_VERSION)
+    )
+    # For callers that speak nothing newer; last, since the order is that of preference (A2A 1.0 §8.3.2).
+    interfaces.extend(
+        AgentInterface(url=base + path, protocol_binding=binding, protocol_version=LEGACY_VERSION)
+        for path, binding in ((JSONRPC_PATH, "JSONRPC"), (REST_03_PATH, "HTTP+JSON"))
     )
     return interfaces
 

@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from sidecard.agent import Agent
-from sidecard.agent_card import REST_PATH, describe, for_caller
+from sidecard.agent_card import REST_03_PATH, REST_PATH, describe, for_caller
 from sidecard.callers import BearerTokens, Caller, Callers, CallersFile, Claims, Denied, Identify
 from sidecard.callers.discovery import Metadata
 from sidecard.card import SignedCard, card_routes
@@ -40,6 +40,7 @@ from sidecard.protected_resource import ProtectedResource
 from sidecard.push import Webhooks
 from sidecard.refusals import Unavailable
 from sidecard.registry import Registry, keep_enrolled, lets_of
+from sidecard.rest_03 import rest_routes_03
 from sidecard.revocations import Hearing, Revocations
 from sidecard.security_schemes import ways_in
 from sidecard.settings import Settings
@@ -319,8 +320,10 @@ def serve_on(
     rest = Starlette(
         routes=create_rest_routes(handler, context_builder=builder), exception_handlers={HTTPException: not_routed}
     )
-    rest.router.redirect_slashes = False
-    app.router.routes.append(Mount(REST_PATH, app=rest))
+    legacy = Starlette(routes=rest_routes_03(handler, builder), exception_handlers={HTTPException: not_routed})
+    for path, routes in ((REST_PATH, rest), (REST_03_PATH, legacy)):
+        routes.router.redirect_slashes = False
+        app.router.routes.append(Mount(path, app=routes))
     if resource is not None:
         app.router.routes.append(resource.route())
     app.add_middleware(

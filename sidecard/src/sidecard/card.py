@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sidecard.card_03 import readable_by_03
 from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
 from sidecard.signature import NOT_JSON, card_dict
 from sidecard.trust import TrustStore, VerifiedCard, Verifier, verify
@@ -153,7 +154,7 @@ class SignedCard:
     etag: str = field(init=False)
 
     def __post_init__(self) -> None:
-        body = rfc8785.dumps(card_dict(self.card))
+        body = rfc8785.dumps(readable_by_03(self.card, card_dict(self.card)))
         object.__setattr__(self, "body", body)
         object.__setattr__(self, "etag", f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 

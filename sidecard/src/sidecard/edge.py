@@ -32,12 +32,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sidecard import proto_json
-from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, REST_PATH
+from sidecard import proto_json, rest_03
+from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, REST_03_PATH, REST_PATH
 from sidecard.callers import CallerUser, Claims, Identify
 from sidecard.connections import proven
 from sidecard.extension import URI
-from sidecard.jsonrpc import Call, JsonRpc, error_answer
+from sidecard.jsonrpc import CURRENT, METHODS, Call, JsonRpc, error_answer
+from sidecard.jsonrpc_03 import A2A_03
 from sidecard.protected_resource import INSUFFICIENT_SCOPE, ProtectedResource, challenge
 from sidecard.protected_resource import PATH as RESOURCE_PATH
 from sidecard.refusals import JSON_RPC_CODES, MethodNotAllowed, PayloadTooLarge, Unauthenticated
@@ -51,6 +52,7 @@ PUBLIC = PROBES | {AGENT_CARD_WELL_KNOWN_PATH}
 VERSION_PARAMETER = "A2A-Version"
 NO_OPERATION = MethodNotFoundError("A2A has no such operation; see A2A 1.0 §11.3 for the paths")
 _VERSION = re.compile(re.escape(PROTOCOL_VERSION) + r"(\.[0-9]{1,9})?")
+_LEGACY_VERSION = re.compile(r"|0\.3(\.[0-9]{1,9})?")  # none at all means 0.3 (§3.6.2)
 _REST_REQUESTS = (
     ("POST", re.compile(r"/message:(send|stream)"), SendMessageRequest),
     ("POST", re.compile(r"/tasks/[^/]+/pushNotificationConfigs"), TaskPushNotificationConfig),
@@ -108,7 +110,7 @@ class Edge:
             await send({"type": "websocket.close", "code": 1008})
             return
         path = scope["path"]
-        if path != JSONRPC_PATH and not path.startswith(f"{REST_PATH}/"):
+        if path != JSONRPC_PATH and not path.startswith((f"{REST_PATH}/", f"{REST_03_PATH}/")):
             await JSONResponse({"error": f"Nothing is served at {path[:100]}."}, 404)(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -139,14 +141,18 @@ class Edge:
         request = read_json(body)
         if isinstance(request, dict) and isinstance(request.get("id"), str | int):
             scope["a2a_request_id"] = request["id"]
-        _settle_version(scope, headers)
-        return Call.read(request)
+        method = request.get("method") if isinstance(request, dict) else None
+        legacy = _settle_version(scope, headers, legacy=not isinstance(method, str) or method not in METHODS)
+        return Call.read(request, A2A_03 if legacy else CURRENT)
 
     async def _checked_rest(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
-        query = _query(scope)
-        _settle_version(scope, headers)
+        query, legacy = _query(scope), scope["path"].startswith(f"{REST_03_PATH}/")
+        if _settle_version(scope, headers, legacy=legacy) != legacy:
+            raise VersionNotSupportedError(f"A2A {PROTOCOL_VERSION} is served at {REST_PATH}, not here")
         if "\n" in scope["path"]:  # no route would match it, and FastAPI's own answer is no A2A error
             raise NO_OPERATION
+        if legacy:
+            return await self._checked_rest_03(scope, headers, receive, query)
         expected = _rest_request(scope["method"], scope["path"])
         if expected is None:
             return receive
@@ -161,6 +167,18 @@ class Edge:
             request = read_json(body)
             proto_json.read(request, expected)
         scope["a2a_tenant"] = request.get("tenant") or query.get("tenant", "")
+        return _replay(body, receive)
+
+    async def _checked_rest_03(
+        self, scope: Scope, headers: Headers, receive: Receive, query: Mapping[str, str]
+    ) -> Receive:
+        path = scope["path"].removeprefix(REST_03_PATH)
+        rest_03.check_query(path, query)
+        if not rest_03.takes_body(scope["method"], path):
+            return receive
+        body = await self._read(headers, receive)
+        _check_media_type(headers.get("content-type", ""), {"application/json"})
+        rest_03.check(path, read_json(body))
         return _replay(body, receive)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
@@ -231,6 +249,8 @@ def refuse(scope: Scope, error: A2AError, headers: Mapping[str, str] | None = No
     payload = build_rest_error_payload(error)
     status = payload["error"]["code"]
     headers = {"Allow": "POST"} if isinstance(error, MethodNotAllowed) and not headers else headers
+    if scope["path"].startswith(f"{REST_03_PATH}/"):
+        return JSONResponse(rest_03.named(payload), status, headers)
     if scope["path"] != JSONRPC_PATH:
         return JSONResponse(payload, status, headers)
     # JSON-RPC errors come with 200, but for what a proxy or a client library should act on by itself.
@@ -264,12 +284,18 @@ def _check_media_type(content_type: str, allowed: set[str]) -> None:
         raise ContentTypeNotSupportedError("JSON is sent in UTF-8")
 
 
-def _settle_version(scope: Scope, headers: Headers) -> None:
-    """Check the version, and put it where the routes look for it: it may come as a query parameter (§3.6.1)."""
+def _settle_version(scope: Scope, headers: Headers, *, legacy: bool = False) -> bool:
+    """Check the version, and put it where the routes look for it: it may come as a query parameter (§3.6.1).
+
+    Whether it is 0.3, where that may be (`legacy`).
+    """
     version = headers.get("a2a-version", "")
     if not version and (version := _query(scope).get(VERSION_PARAMETER, "")):
         scope["headers"] = [*scope["headers"], (b"a2a-version", version.encode("latin-1", "replace"))]
+    if legacy and _LEGACY_VERSION.fullmatch(version):
+        return True
     check_version(version)
+    return False
 
 
 def _query(scope: Scope) -> dict[str, str]:

@@ -6,7 +6,7 @@ every request a second time, and makes each answer twice.
 
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -45,43 +45,79 @@ from sidecard.callers import Caller, CallerUser
 from sidecard.event_stream import EventStream, event
 from sidecard.extension import URI
 from sidecard.proto_json import read, write
+from sidecard.refusals import JSON_RPC_CODES
 from sidecard.streamed import named
 
 log = logging.getLogger("sidecard")
 
 _MEMBERS = {"jsonrpc", "id", "method", "params"}
+_INTERNAL_ERROR = -32603
+_OURS = frozenset(JSON_RPC_CODES.values())
 
 
 @dataclass(frozen=True, slots=True)
-class _Method:
-    """What a method takes, the operation of the handler that it is, and how its result is written."""
+class Method:
+    """What a method takes, the operation of the handler that it is, and how its result is written.
 
-    request: type[ProtoMessage]
+    `request` is the operation's message, or, in another version of the protocol, what makes that of `params`.
+    """
+
+    request: type[ProtoMessage] | Callable[[dict[str, Any]], ProtoMessage]
     operation: str
     write: Callable[[Any], object] = write
     streams: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A version of the protocol, as JSON-RPC speaks it: its methods, its errors' codes, and an event of a stream.
+
+    `event` gives what is told of an event, and its metadata. `codes` has the codes that its callers know.
+    """
+
+    methods: Mapping[str, Method]
+    event: Callable[[ProtoMessage], tuple[object, Mapping[str, Any]]]
+    codes: frozenset[int] | None = None
+
+    def error(self, number: str | int | None, error: A2AError) -> dict[str, Any]:
+        """The answer that an error is (§9.5)."""
+        answer = error_answer(number, error)
+        code = answer["error"]["code"]
+        if self.codes is not None and code not in self.codes and code not in _OURS:
+            answer["error"]["code"] = _INTERNAL_ERROR
+        return answer
+
+
 METHODS = {
-    "SendMessage": _Method(SendMessageRequest, "on_message_send", named),
-    "SendStreamingMessage": _Method(SendMessageRequest, "on_message_send_stream", named, streams=True),
-    "GetTask": _Method(GetTaskRequest, "on_get_task"),
-    "ListTasks": _Method(ListTasksRequest, "on_list_tasks"),
-    "CancelTask": _Method(CancelTaskRequest, "on_cancel_task"),
-    "SubscribeToTask": _Method(SubscribeToTaskRequest, "on_subscribe_to_task", named, streams=True),
-    "CreateTaskPushNotificationConfig": _Method(TaskPushNotificationConfig, "on_create_task_push_notification_config"),
-    "GetTaskPushNotificationConfig": _Method(
+    "SendMessage": Method(SendMessageRequest, "on_message_send", named),
+    "SendStreamingMessage": Method(SendMessageRequest, "on_message_send_stream", named, streams=True),
+    "GetTask": Method(GetTaskRequest, "on_get_task"),
+    "ListTasks": Method(ListTasksRequest, "on_list_tasks"),
+    "CancelTask": Method(CancelTaskRequest, "on_cancel_task"),
+    "SubscribeToTask": Method(SubscribeToTaskRequest, "on_subscribe_to_task", named, streams=True),
+    "CreateTaskPushNotificationConfig": Method(TaskPushNotificationConfig, "on_create_task_push_notification_config"),
+    "GetTaskPushNotificationConfig": Method(
         GetTaskPushNotificationConfigRequest, "on_get_task_push_notification_config"
     ),
-    "ListTaskPushNotificationConfigs": _Method(
+    "ListTaskPushNotificationConfigs": Method(
         ListTaskPushNotificationConfigsRequest, "on_list_task_push_notification_configs"
     ),
-    "DeleteTaskPushNotificationConfig": _Method(
+    "DeleteTaskPushNotificationConfig": Method(
         DeleteTaskPushNotificationConfigRequest, "on_delete_task_push_notification_config", lambda _: None
     ),
-    "GetExtendedAgentCard": _Method(GetExtendedAgentCardRequest, "on_get_extended_agent_card", MessageToDict),
+    "GetExtendedAgentCard": Method(GetExtendedAgentCardRequest, "on_get_extended_agent_card", MessageToDict),
 }
 """By the names of A2A 1.0 §9.4."""
+
+
+def _event_of(told: ProtoMessage) -> tuple[object, Mapping[str, Any]]:
+    written = named(told)
+    [inner] = written.values()
+    return written, inner.get("metadata", {})
+
+
+CURRENT = Dialect(METHODS, _event_of)
+"""A2A 1.0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +127,10 @@ class Call:
     id: str | int | None
     method: str
     params: ProtoMessage
+    dialect: Dialect = CURRENT
 
     @classmethod
-    def read(cls, request: object) -> "Call":
+    def read(cls, request: object, dialect: Dialect = CURRENT) -> "Call":
         """Raises InvalidRequestError, MethodNotFoundError or InvalidParamsError (§9.5) for parsed JSON that is none."""
         if isinstance(request, list):
             raise InvalidRequestError("Batches are not served; send one request at a time")
@@ -109,13 +146,14 @@ class Call:
             raise InvalidRequestError("method must be a string")
         if request.keys() - _MEMBERS:
             raise InvalidRequestError(f"A JSON-RPC request has no members but {', '.join(sorted(_MEMBERS))}")
-        method = METHODS.get(name)
+        method = dialect.methods.get(name)
         if method is None:
-            raise MethodNotFoundError(f"There is no such method; there are {', '.join(METHODS)}")
+            raise MethodNotFoundError(f"There is no such method; there are {', '.join(dialect.methods)}")
         params = request.get("params", {})
         if not isinstance(params, dict):
             raise InvalidParamsError("params must be an object")
-        return cls(number, name, read(params, method.request))
+        taken = read(params, method.request) if isinstance(method.request, type) else method.request(params)
+        return cls(number, name, taken, dialect)
 
 
 def error_answer(number: str | int | None, error: A2AError) -> dict[str, Any]:
@@ -132,21 +170,19 @@ class JsonRpc:
     """Serves calls from a handler's operations."""
 
     def __init__(self, handler: RequestHandler) -> None:
-        self._operations: dict[str, Callable[..., Any]] = {
-            name: getattr(handler, method.operation) for name, method in METHODS.items()
-        }
+        self._handler = handler
 
     async def serve(self, call: Call, caller: Caller, headers: Headers, receive: Receive, send: Send) -> None:
         """Answer one call of a verified caller."""
         context = ServerCallContext(user=CallerUser(caller), state={"headers": headers})
-        method = METHODS[call.method]
-        result = self._operations[call.method](call.params, context)
+        method = call.dialect.methods[call.method]
+        result = getattr(self._handler, method.operation)(call.params, context)
         if method.streams:
             await self._stream(call, result, receive, send)
         else:
             await _answer(await self._answered(call, method, result), send)
 
-    async def _answered(self, call: Call, method: _Method, result: Awaitable[Any]) -> dict[str, Any]:
+    async def _answered(self, call: Call, method: Method, result: Awaitable[Any]) -> dict[str, Any]:
         try:
             found = await result
             if found is None and method.write is write:
@@ -156,7 +192,7 @@ class JsonRpc:
             else:
                 written = method.write(found)
         except A2AError as error:
-            return error_answer(call.id, error)
+            return call.dialect.error(call.id, error)
         except Exception:
             return _unexpected(call)
         return {"jsonrpc": "2.0", "id": call.id, "result": written}
@@ -167,7 +203,7 @@ class JsonRpc:
             try:
                 first = await anext(events, None)
             except A2AError as error:
-                await _answer(error_answer(call.id, error), send)
+                await _answer(call.dialect.error(call.id, error), send)
             except Exception:
                 await _answer(_unexpected(call), send)
             else:
@@ -181,21 +217,20 @@ async def _events(call: Call, first: ProtoMessage | None, others: AsyncIterator[
         async for one in others:
             yield _event(call, one)
     except A2AError as error:
-        yield event(_dumps(error_answer(call.id, error)), kind="error")
+        yield event(_dumps(call.dialect.error(call.id, error)), kind="error")
     except Exception:
         yield event(_dumps(_unexpected(call)), kind="error")
 
 
 def _event(call: Call, given: ProtoMessage) -> bytes:
-    told = named(given)
-    [written] = told.values()
-    place = written.get("metadata", {}).get(URI, {}).get("event", "")
+    told, metadata = call.dialect.event(given)
+    place = metadata.get(URI, {}).get("event", "")
     return event(_dumps({"jsonrpc": "2.0", "id": call.id, "result": told}), place=place)
 
 
 def _unexpected(call: Call) -> dict[str, Any]:
     log.exception("%s failed unexpectedly", call.method)
-    return error_answer(call.id, InternalError("this failed unexpectedly; the agent's log has the details"))
+    return call.dialect.error(call.id, InternalError("this failed unexpectedly; the agent's log has the details"))
 
 
 async def _answer(answer: dict[str, Any], send: Send) -> None:
