@@ -44,7 +44,12 @@ def test_tls_is_declared_where_it_is_served():
     """HTTP by https only."""
     tls = {"tls_port": 8443, "tls_certificate": "c.pem", "tls_key": "k.pem"}
     card = describe(agent, Settings(app_id="shop", **tls))
-    assert [i.url for i in card.supported_interfaces] == ["https://127.0.0.1:8443/a2a", "https://127.0.0.1:8443/rest"]
+    assert [i.url.removeprefix("https://127.0.0.1:8443") for i in card.supported_interfaces] == [
+        "/a2a",
+        "/rest",
+        "/a2a",
+        "/v03",
+    ]
 
 
 def test_skills_come_with_what_another_agent_needs_to_choose_them():
