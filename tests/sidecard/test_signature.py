@@ -12,7 +12,7 @@ from jwcrypto.jwk import JWK
 from jwt.api_jwk import PyJWK
 
 from sidecard.errors import ConfigurationError
-from sidecard.signature import canonical, card_dict, digest, payloads, sign, signing_key
+from sidecard.signature import canonical, card_dict, digest, payloads, sign, signing_keys
 from sidecard.trust import TrustStore, verify
 
 KEY = JWK.generate(kty="EC", crv="P-256", kid="flights-1", alg="ES256")
@@ -181,7 +181,7 @@ def test_a_key_is_needed():
 
 def test_a_signing_key_is_read_from_its_secret():
     """The private JWK that the bootstrap wrote is taken as it is."""
-    assert signing_key(KEY.export_private())["kid"] == "flights-1"
+    assert [key["kid"] for key in signing_keys(KEY.export_private())] == ["flights-1"]
 
 
 @pytest.mark.parametrize(
@@ -202,4 +202,4 @@ def test_a_signing_key_is_read_from_its_secret():
 def test_an_unfit_signing_key_is_refused(text):
     """Public, symmetric, unnamed and malformed keys are refused with what to do."""
     with pytest.raises(ConfigurationError, match="sidecard bootstrap"):
-        signing_key(text)
+        signing_keys(text)

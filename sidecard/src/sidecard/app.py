@@ -6,6 +6,7 @@ import gc
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,7 +14,6 @@ from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.server.routes import create_rest_routes
 from a2a.types import AgentCard
 from fastapi import FastAPI
-from jwcrypto.jwk import JWK
 from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -36,6 +36,7 @@ from sidecard.grpc_server import grpc_server
 from sidecard.http_server import http_server, served_over_tls
 from sidecard.jsonrpc import JsonRpc
 from sidecard.outbound import Outbound
+from sidecard.own_card import OwnCard, keep_current
 from sidecard.protected_resource import ProtectedResource
 from sidecard.push import Webhooks
 from sidecard.refusals import Unavailable
@@ -45,7 +46,6 @@ from sidecard.revocations import Hearing, Revocations
 from sidecard.security_schemes import ways_in
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport, read_secret, sidecar_client
-from sidecard.signature import sign, signing_key
 from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.handler import DurableRequestHandler
@@ -83,9 +83,9 @@ class Service:
         self._callers: Callers | None = None
         self._denied = Denied()
         self._engine: Engine | None = None
-        self._signed: SignedCard | None = None
+        self._follow_keys: Callable[[], Coroutine[Any, Any, None]]
         self._tokens = BearerTokens(self._file.issuers, settings.token_audience) if self._file.issuers else None
-        self._public = self._described({})
+        self._card = OwnCard(self._described({}))
         self.resource = ProtectedResource.of(agent.name, settings, self._file)
         self._mesh = httpx.AsyncClient(transport=MeshTransport(settings), timeout=httpx.Timeout(60.0, connect=5.0))
         telemetry.instrument_client(self._mesh)
@@ -120,10 +120,10 @@ class Service:
 
     def signed_card(self) -> SignedCard | None:
         """The public card, once it is signed."""
-        return self._signed
+        return self._card.signed
 
     def _extended_card(self, caller: Caller) -> AgentCard:
-        return for_caller(self._public, self.agent, caller.scopes)
+        return for_caller(self._card.card, self.agent, caller.scopes)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -153,7 +153,7 @@ class Service:
                 log.info("%s is ready", self.agent.name)
                 name, lets = self.agent.name, lets_of(self._file, self.agent.name)
                 enrolment = keep_enrolled(Registry(self._mesh), name, self.settings.card_url, lets=lets)
-                await _first_of(enrolment, self._hearing.run(), engine.superseded.wait())
+                await _first_of(enrolment, self._hearing.run(), self._follow_keys(), engine.superseded.wait())
                 raise ConfigurationError("another process serves its tasks from the same store now; stop one of them")
         except ConfigurationError as error:
             log.critical("%s can't run: %s", self.agent.name, error)
@@ -172,16 +172,16 @@ class Service:
 
     async def _connect(self, stack: contextlib.AsyncExitStack, app: ASGIApp) -> Engine:
         settings, name = self.settings, self.agent.name
-        async with sidecar_client(settings) as sidecar:
-            key = signing_key(await self._secret(sidecar, name, "signing-key"))
-            api_keys = _api_keys(await self._secret(sidecar, name, "api-keys"))
-            task_id_key, *former_keys = _task_id_keys(await self._secret(sidecar, name, "task-id-key"))
-            trust = TrustStore.parse(await self._secret(sidecar, "trust", "publishers"))
-            outside = await self._outside(sidecar, stack)
+        sidecar = await stack.enter_async_context(sidecar_client(settings))
+        self._card.sign(await self._secret(sidecar, name, "signing-key"))
+        api_keys = _api_keys(await self._secret(sidecar, name, "api-keys"))
+        task_id_key, *former_keys = _task_id_keys(await self._secret(sidecar, name, "task-id-key"))
+        trust = TrustStore.parse(await self._secret(sidecar, "trust", "publishers"))
+        outside = await self._outside(sidecar, stack)
+        self._follow_keys = partial(keep_current, self._card, trust, name, partial(read_secret, sidecar))
         token = settings.app_api_token.get_secret_value()
-        self._signed = SignedCard(sign(self._public, key))
         if self._tokens is not None:
-            completing = asyncio.create_task(self._complete_card(self._tokens, key), name="card")
+            completing = asyncio.create_task(self._complete_card(self._tokens), name="card")
             stack.callback(completing.cancel)
         port, dapr_token = settings.dapr_grpc_port, settings.dapr_api_token.get_secret_value()
         store = DaprStateStore(port=port, token=dapr_token)
@@ -211,7 +211,7 @@ class Service:
             tries=settings.task_tries,
             keep=Keep(settings.retention_days, settings.deduplication_hours),
             runs={"tenant": settings.tenant_runs, "replica": settings.runs},
-            vouching=Vouching(name, self.agent.publisher, key, trust, callers.enters),
+            vouching=Vouching(name, self.agent.publisher, self._card.key, trust, callers.enters),
         )
         await self._patiently(engine.start)
         stack.push_async_callback(engine.stop)
@@ -239,7 +239,7 @@ class Service:
         ways = ways_in(self.agent.name, self._file, metadata, certificates=certificates)
         return describe(self.agent, self.settings, ways)
 
-    async def _complete_card(self, tokens: BearerTokens, key: JWK) -> None:
+    async def _complete_card(self, tokens: BearerTokens) -> None:
         """Declare in the card how tokens are got, as soon as their issuers say it; until then only that they serve.
 
         So an issuer that is down keeps nobody out but who comes with its tokens.
@@ -248,8 +248,7 @@ class Service:
         while declared < len(self._file.issuers):
             told = await tokens.metadata()
             if len(told) > declared:
-                self._public = self._described(told)
-                self._signed = SignedCard(sign(self._public, key))
+                self._card.show(self._described(told))
                 declared = len(told)
             else:
                 await asyncio.sleep(ISSUER_RETRY_SECONDS)

@@ -31,6 +31,9 @@ ALGORITHMS = {"ES256": ("EC", "P-256"), "EdDSA": ("OKP", "Ed25519")}
 LIFETIME_SECONDS = 24 * 3_600
 """How long a signature is believed. Agents sign anew long before (`app`)."""
 
+MOST_KEYS = 4
+"""Keys that sign one card: a rotation needs two. Each makes up to two signatures, of which verifiers bear few."""
+
 NOT_JSON = (ProtoJsonError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
 """What the JSON libraries raise on content that no card can hold: bad UTF-8, NaN, wrong types, deep nesting."""
 
@@ -63,22 +66,28 @@ def digest(card: AgentCard) -> str:
     return hashlib.sha256(canonical(card)).hexdigest()
 
 
-def signing_key(text: str) -> JWK:
-    """The private JWK in a secret, checked to be fit for signing cards.
+def signing_keys(text: str) -> list[JWK]:
+    """The private keys in a secret, checked to be fit for signing cards: a JWK, or a JWK Set while they rotate.
 
     Raises:
-        ConfigurationError: it is no private ES256 or EdDSA key with a `kid`.
+        ConfigurationError: one is no private ES256 or EdDSA key with a `kid` of its own, or there is none.
     """
     remedy = "run `sidecard bootstrap`, or store a private JWK (EC P-256, with kid and alg ES256) as secret signing-key"
     try:
-        key = JWK.from_json(text)
-        algorithm, kid = key.get("alg"), key.get("kid")
-        fits = (key.get("kty"), key.get("crv")) == ALGORITHMS.get(algorithm) and key.has_private
+        content = json.loads(text)
+        keys = [JWK(**jwk) for jwk in content.get("keys", [content])]
     except (JWException, *NOT_JSON):
         raise ConfigurationError(f"The signing key is not a JWK: {remedy}.") from None
-    if not fits or not isinstance(kid, str) or not kid:
+    kids = {key.get("kid") for key in keys if _can_sign(key)}
+    if not 0 < len(keys) == len(kids) <= MOST_KEYS:
         raise ConfigurationError(f"The signing key can't sign cards: {remedy}.")
-    return key
+    return keys
+
+
+def _can_sign(key: JWK) -> bool:
+    kid, algorithm = key.get("kid"), key.get("alg")
+    fits = isinstance(algorithm, str) and (key.get("kty"), key.get("crv")) == ALGORITHMS.get(algorithm)
+    return fits and key.has_private and isinstance(kid, str) and bool(kid)
 
 
 def sign(card: AgentCard, *keys: JWK, now: float | None = None, lifetime: int | None = LIFETIME_SECONDS) -> AgentCard:

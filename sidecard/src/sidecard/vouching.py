@@ -90,7 +90,7 @@ class Vouching:
 
     agent: str
     publisher: str
-    key: JWK
+    key: Callable[[], JWK]
     trust: TrustStore
     enters: Callable[[str, str, str], bool]
 
@@ -134,9 +134,10 @@ class Vouching:
             raise NotBelieved(f"{by} does not come in at {claims['iss']}, so its word on what they said is not taken")
 
     def _sign(self, kind: str, claims: Mapping[str, Any]) -> str:
-        header = {"alg": self.key["alg"], "kid": self.key["kid"], "typ": kind}
+        key = self.key()
+        header = {"alg": key["alg"], "kid": key["kid"], "typ": kind}
         token = JWT(header=header, claims={**claims, "publisher": self.publisher})
-        token.make_signed_token(self.key)
+        token.make_signed_token(key)
         return str(token.serialize())
 
     def _believe(self, token: str, kind: str, *, check: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sidecard.cli import estate, granting, revoke, talk
+from sidecard.cli import estate, granting, keys, revoke, talk
 from sidecard.cli.check import check
 from sidecard.cli.console import Console
 from sidecard.cli.dead import redeliver, undelivered
@@ -96,6 +96,7 @@ talk.register(app)
 estate.register(app)
 revoke.register(app)
 granting.register(app)
+keys.register(app)
 app.command("log", rich_help_panel="Looking into tasks")(log)
 app.command("replay", rich_help_panel="Looking into tasks")(replay)
 app.command("undelivered", rich_help_panel="Looking into tasks")(undelivered)

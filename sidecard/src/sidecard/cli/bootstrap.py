@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jwcrypto import jwk
 from sidecard.callers import CallersFile
 from sidecard.cli.project import App, Project
 from sidecard.errors import ConfigurationError
+from sidecard.signature import signing_keys
 
 _SENTRY = """\
 # Sentry's own configuration. Workload certificates are renewed by the sidecars themselves.
@@ -51,14 +53,14 @@ def ensure(project: Project) -> list[str]:
 def write_compose_env(project: Project) -> None:
     """Writes `.sidecard/compose.env`, all that docker-compose.yml needs, once Sentry has made its CA."""
     authority = project.local / "sentry" / "ca.crt"
-    password = _read_json(project.local / "secrets.json")["database"]["password"]
+    password = read_json(project.local / "secrets.json")["database"]["password"]
     anchors = authority.read_text().strip().replace("\n", "\\n")
     lines = (
         f'DAPR_TRUST_ANCHORS="{anchors}"',
         f"SIDECARD_USER={os.getuid()}:{os.getgid()}",
         f"DATABASE_PASSWORD={password}",
     )
-    _write(project.local / "compose.env", "\n".join(lines) + "\n")
+    write(project.local / "compose.env", "\n".join(lines) + "\n")
 
 
 def _ensure_api_keys(project: Project, made: list[str]) -> dict[str, str]:
@@ -79,40 +81,47 @@ def _callers_with_keys(path: Path) -> list[str]:
 
 def _ensure_secrets(project: Project, agents: list[App], api_keys: dict[str, str], made: list[str]) -> None:
     path = project.local / "secrets.json"
-    store: dict[str, dict[str, str]] = _read_json(path)
+    store: dict[str, dict[str, str]] = read_json(path)
     before = json.dumps(store, sort_keys=True)
     # trust.json is the one to edit, for instance to pin another publisher; the secret is its copy for the agents.
-    trust = _read_json(project.local / "trust.json")
+    trust = read_json(project.local / "trust.json")
     trust_before = json.dumps(trust)
     pinned = trust.setdefault("publishers", {}).setdefault(project.run_file.name, {}).setdefault("keys", [])
     for app in agents:
         own = store.setdefault(app.app_id, {})
         own.setdefault("task-id-key", secrets.token_hex(32))
-        own.setdefault("signing-key", _new_signing_key(app.app_id))
+        own.setdefault("signing-key", new_signing_key(app.app_id).export_private())
         own.setdefault("clients", "{}")  # what issuers of tokens for foreign agents call it; see `credentials`
         own["api-keys"] = json.dumps(api_keys, sort_keys=True)
-        public = json.loads(jwk.JWK.from_json(own["signing-key"]).export_public())
-        if not any(key["kid"] == public["kid"] for key in pinned):
-            pinned.append({**public, "agents": [app.app_id]})
+        for key in signing_keys(own["signing-key"]):
+            pin(pinned, key, app.app_id)
     store["trust"] = {"publishers": json.dumps(trust)}
     if "database" not in store:  # for docker-compose.yml; on a laptop nothing reads it
         password = secrets.token_urlsafe(24)
         connection = f"host=postgresql user=sidecard password={password} dbname=state sslmode=disable"
         store["database"] = {"connection-string": connection, "password": password}
     if json.dumps(store, sort_keys=True) != before:
-        _write(path, json.dumps(store, indent=2))
+        write(path, json.dumps(store, indent=2))
         made.append(path.name)
     if json.dumps(trust) != trust_before:
-        _write(project.local / "trust.json", json.dumps(trust, indent=2))
+        write(project.local / "trust.json", json.dumps(trust, indent=2))
         made.append("trust.json")
 
 
-def _new_signing_key(app_id: str) -> str:
-    key = jwk.JWK.generate(kty="EC", crv="P-256", kid=f"{app_id}-{secrets.token_hex(4)}", alg="ES256", use="sig")
-    return str(key.export_private())
+def new_signing_key(agent: str) -> jwk.JWK:
+    """A key for an agent's card. Its id says when it was made: `<agent>-<year, month, day>-<random>`."""
+    kid = f"{agent}-{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(4)}"
+    return jwk.JWK.generate(kty="EC", crv="P-256", kid=kid, alg="ES256", use="sig")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def pin(pinned: list[dict[str, Any]], key: jwk.JWK, agent: str) -> None:
+    """Add a key's public half to its publisher's in the trust file for this agent's cards alone."""
+    if not any(other["kid"] == key["kid"] for other in pinned):
+        pinned.append({**key.export_public(as_dict=True), "agents": [agent]})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty when there is no file. Raises ConfigurationError for anything else."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -126,11 +135,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _write_if_missing(path: Path, content: str, made: list[str]) -> None:
     if not path.exists():
-        _write(path, content)
+        write(path, content)
         made.append(path.name)
 
 
-def _write(path: Path, content: str) -> None:
+def write(path: Path, content: str) -> None:
     """Whole or not at all, and never readable by others, not even for a moment."""
     partial = path.with_name(f".{path.name}.partial")
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:

@@ -2,11 +2,17 @@
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterator
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
+
+
+def at_terminal() -> bool:
+    """Whether there is a person who can be asked."""
+    return sys.stdin.isatty()
 
 
 class Console:

@@ -1,11 +1,10 @@
 """`sidecard agents`, `enrol` and `dismiss`: the inventory of the estate, and who from outside belongs to it."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sidecard.cli.console import Console
+from sidecard.cli.console import Console, at_terminal
 
 if TYPE_CHECKING:
     from sidecard.registry import Enrolment
@@ -74,7 +73,7 @@ def enrol(
 
     if digest and not pin:
         raise ConfigurationError("--digest goes with --pin: a card that is signed needs none.")
-    if pin and not digest and (as_json or not sys.stdin.isatty()):
+    if pin and not digest and (as_json or not at_terminal()):
         raise ConfigurationError("There is nobody to ask: give the digest that its publisher told you by --digest.")
     console = Console(as_json=as_json)
     request = inventory.request(url, name=name, publisher=publisher, pin=pin, digest=digest)

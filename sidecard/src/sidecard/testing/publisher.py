@@ -20,4 +20,4 @@ class Publisher:
 
     def vouching(self, agent: str, enters: Callable[[str, str, str], bool]) -> Vouching:
         """What signs and believes in an agent's name; `enters` as in `callers.Callers`."""
-        return Vouching(agent, self.name, self.keys[agent], self.trust, enters)
+        return Vouching(agent, self.name, lambda: self.keys[agent], self.trust, enters)
