@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 
 from sidecard.agent import Agent
 from sidecard.agent_card import REST_03_PATH, REST_PATH, describe, for_caller
+from sidecard.audit import Audit, Audited
 from sidecard.callers import BearerTokens, Caller, Callers, CallersFile, Claims, Denied, Identify
 from sidecard.callers.discovery import Metadata
 from sidecard.card import SignedCard, card_routes
@@ -92,13 +93,15 @@ class Service:
         destinations = Destinations.parse(settings.webhooks)
         self._webhooks = Webhooks(destinations) if destinations else None
         self._topic = TopicName.parse(settings.topic)
-        self.handler = DurableRequestHandler(
+        self.audit = Audit(lambda: self.engine().journal)
+        operations = DurableRequestHandler(
             self.engine,
             scopes_of=self.scopes_of,
             extended_card=self._extended_card,
             webhooks=self._webhooks,
             denied=self._denied,
         )
+        self.handler = Audited(operations, self.audit)
 
     # -- what the routes ask ------------------------------------------------------------------------------------------
 
@@ -209,7 +212,7 @@ class Service:
             topic=topic,
             backoff=Backoff(patience=settings.delivery_days * 86_400),
             tries=settings.task_tries,
-            keep=Keep(settings.retention_days, settings.deduplication_hours),
+            keep=Keep(settings.retention_days, settings.deduplication_hours, settings.audit_days),
             runs={"tenant": settings.tenant_runs, "replica": settings.runs},
             vouching=Vouching(name, self.agent.publisher, self._card.key, trust, callers.enters),
         )

@@ -117,6 +117,13 @@ class Settings(BaseSettings):
         validation_alias="SIDECARD_RETENTION_DAYS",
         description="How long a task is kept after it has ended; 0 is for ever.",
     )
+    audit_days: float = Field(
+        default=365.0,
+        ge=0,
+        le=36_500,
+        validation_alias="SIDECARD_AUDIT_DAYS",
+        description="How long the audit keeps who did what; 0 is for ever.",
+    )
     deduplication_hours: float = Field(
         default=24.0,
         ge=1,

@@ -158,6 +158,12 @@ def current_traceparent() -> str:
     return carrier.get("traceparent", "")
 
 
+def current_trace_id() -> str:
+    """The W3C id of the trace we are in, in hexadecimal; empty when there is none."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else ""
+
+
 @contextmanager
 def continue_trace(traceparent: str) -> Iterator[None]:
     """Make a stored `traceparent` the parent of what runs inside.

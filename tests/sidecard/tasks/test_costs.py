@@ -10,8 +10,10 @@ from a2a.types import TaskState
 from bench.ours import errands
 from sidecard import Task
 from sidecard.tasks import pending as pending_module
+from sidecard.tasks.act import Act
 from sidecard.tasks.entry import head_key, log_key
 from sidecard.tasks.loading import load, read_log
+from sidecard.tasks.slots import Sweep
 from sidecard.testing import FakeAgents, MemoryStore, caller, ended, message, started
 from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, send, settled, until
 
@@ -74,6 +76,28 @@ async def test_what_a_task_costs_at_the_store(skill, writes, most_bytes):
         assert store.writes - before <= writes
         assert store.bytes - written < most_bytes
         assert store.reads == read, "nothing is read to write, or to tell the caller"
+
+
+async def test_what_the_audit_costs_at_the_store():
+    """No operation of its own, and few bytes: in the slot's entry, and again in a page of many."""
+    shop, store = Shop(), CountingStore()
+    async with started(shop.agent, store) as engine:
+
+        async def cost(by: str) -> tuple[int, int]:
+            writes, written, reads = store.writes, store.bytes, store.reads
+            for n in range(100):
+                act = Act("SendMessage", caller=by, identity=f"key:{by}", subject=by, right="scope look")
+                sent = message(message_id=f"{by}-{n}", data={"what": "hat"})
+                task_id = await engine.create(caller(shop.agent), "", shop.skill("look"), sent, act=act if by else None)
+                await settled(engine, task_id)
+            assert store.reads == reads
+            return store.writes - writes, store.bytes - written
+
+        await settled(engine, await send(engine, shop, "look", "warm-up"))
+        await engine.journal.sweep(Sweep(checkpoint=True))
+        (writes, written), (audited, more) = await cost(""), await cost("ada")
+        assert audited == writes
+        assert more - written < 100 * 2 * 160
 
 
 async def test_many_tasks_share_their_writes():

@@ -206,7 +206,8 @@ async def test_nothing_expires_when_tasks_are_kept_for_ever(house, monkeypatch):
     """0 days is for ever: nobody looks."""
     monkeypatch.setattr(retention, "FIRST_SECONDS", 0)
     engine = await house.start()
-    await asyncio.wait_for(Retention(engine.journal, engine.slots, Keep(days=0), house.clock).run(), 1)
+    for_ever = Keep(days=0, audit_days=0)
+    await asyncio.wait_for(Retention(engine.journal, engine.slots, for_ever, house.clock).run(), 1)
 
 
 async def test_tasks_expire_beside_serving(house, monkeypatch):

@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sidecard.cli import estate, granting, keys, revoke, talk
+from sidecard.cli.audit import audit
 from sidecard.cli.check import check
 from sidecard.cli.console import Console
 from sidecard.cli.dead import redeliver, undelivered
@@ -98,6 +99,7 @@ revoke.register(app)
 granting.register(app)
 keys.register(app)
 app.command("log", rich_help_panel="Looking into tasks")(log)
+app.command("audit", rich_help_panel="Looking into tasks")(audit)
 app.command("replay", rich_help_panel="Looking into tasks")(replay)
 app.command("undelivered", rich_help_panel="Looking into tasks")(undelivered)
 app.command("redeliver", rich_help_panel="Looking into tasks")(redeliver)

@@ -35,7 +35,7 @@ class Announcements(Commits):
         slot, appends = self._slot, batch.appends
         before = {append.task_id: append.task_id in slot.todo.all for append in appends if append.listed is not None}
         due = {append.task_id: append.task_id in slot.outbox.all for append in appends if append.due}
-        began = time.monotonic()
+        began, number = time.monotonic(), slot.trail.number + len(batch.acts)
         staged = await patiently(partial(self._stage, appends, batch))
         await self._announce(staged, beside(appends, batch.told))
         won = await self._decide_each(appends)
@@ -48,7 +48,8 @@ class Announcements(Commits):
                     lines.setdefault(append.owner, []).append(append.line.undone())
             todo = {append.task_id: before[append.task_id] for append in lost if append.listed is not None}
             due = {append.task_id: due[append.task_id] for append in lost if append.due}
-            amended = await patiently(partial(slot.stage, lines, todo, due, holder=slot.holder))
+            void = _numbers(appends, lost, number)
+            amended = await patiently(partial(slot.stage, lines, todo, due, holder=slot.holder, void=void))
             await self._announce(amended, {})
         end(None, *won)
 
@@ -100,6 +101,16 @@ class Announcements(Commits):
         key = slot_key(self._slot.number, self._slot.n + 1)
         if key in await patiently(partial(self.store.read, [key])):
             raise Deposed(f"{key} was written by somebody else")
+
+
+def _numbers(appends: Sequence[Append], lost: Sequence[Append], number: int) -> list[int]:
+    """Under which numbers the acts of those that have lost went into the audit, where the first is behind `number`."""
+    numbers: list[int] = []
+    for append in appends:
+        if append in lost:
+            numbers += range(number + 1, number + 1 + len(append.acts))
+        number += len(append.acts)
+    return numbers
 
 
 def _rank(key: str) -> int:

@@ -1,4 +1,4 @@
-"""What a journal writes together: log entries, how far receivers have been told, and what expires."""
+"""What a journal writes together: log entries, how far receivers have been told, what expires, and who did what."""
 
 import asyncio
 import time
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidecard.errors import StoreUnavailable, TaskConflict
+from sidecard.tasks.act import Act
 from sidecard.tasks.index import Line, Owner
 from sidecard.tasks.slots import Sweep
 from sidecard.tasks.told import Told
@@ -16,7 +17,8 @@ class Append:
     """One frozen log entry on its way to the store, with what must become true together with it.
 
     `listed` says whether the task belongs on this replica's to-do list, None where that is another's business; `due` is
-    its number if webhooks must be told of it; `hints` speak of earlier entries, whose commit is certain.
+    its number if webhooks must be told of it; `hints` speak of earlier entries, whose commit is certain. `acts` are the
+    operations that it stores the changes of.
     """
 
     key: str
@@ -28,6 +30,7 @@ class Append:
     contested: bool
     due: int = 0
     hints: dict[str, bytes] = field(default_factory=dict)
+    acts: Sequence[Act] = ()
     since: float = field(default_factory=time.monotonic)
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -47,11 +50,12 @@ Write = Append | Told | Sweeping
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One write to the store; one sweep at the most."""
+    """One write to the store; one sweep at the most. `acts` are those that change nothing."""
 
     appends: Sequence[Append] = ()
     told: Sequence[Told] = ()
     sweep: Sweeping | None = None
+    acts: Sequence[Act] = ()
 
     @property
     def others(self) -> list[Told | Sweeping]:

@@ -47,7 +47,8 @@ class Commits(abc.ABC):
         due = {append.task_id: True for append in appends if append.due}
         due |= {one.task_id: self._due.beyond(one) for one in batch.told}
         due |= {mark(one.task_id): one.dead for one in batch.told}
-        staged = await self._slot.stage(lines, todo, due, sweep=sweep.sweep if sweep else None)
+        acts = [*batch.acts, *(act for append in appends for act in append.acts)]
+        staged = await self._slot.stage(lines, todo, due, sweep=sweep.sweep if sweep else None, acts=acts)
         staged.deletes += [key for key, cursor in _cursors(batch.told).items() if cursor is None]
         return staged
 

@@ -15,6 +15,7 @@ from sidecard.agent import Agent, Skill
 from sidecard.callers import Caller
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable, TaskConflict
 from sidecard.extension import Granted
+from sidecard.tasks.act import Act
 from sidecard.tasks.adoption import Adoption
 from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.dead import DeadLetters
@@ -184,6 +185,7 @@ class Engine:
         await asyncio.gather(*(run.ended(seconds) for run in runs), *background, return_exceptions=True)
         await self.outbox.stop(seconds)
         await self._lives.close()
+        await self.journal.flush(seconds)
         await self.journal.stop()
 
     def _depose(self) -> None:
@@ -232,11 +234,13 @@ class Engine:
         webhook: TaskPushNotificationConfig | None = None,
         *,
         withdrawn: bool = False,
+        act: Act | None = None,
     ) -> str:
         """Start the task of a first message, or find the one that it has started before; returns its id, stored.
 
         A new task has the webhook, which has an id, from its first event on. One whose message is `withdrawn` is
-        canceled in its first entry: whenever the message comes, it has started nothing, and never will.
+        canceled in its first entry: whenever the message comes, it has started nothing, and never will. What starts a
+        task is in the audit as this `act`, by the same write.
 
         Raises DifferentMessage, TaskExpired, StoreUnavailable.
         """
@@ -249,7 +253,7 @@ class Engine:
         live = await self._lives.find(task_id)
         if live is None:
             live = self._begin(
-                task_id, caller, tenant, skill, message, digest=digest, webhook=webhook, withdrawn=withdrawn
+                task_id, caller, tenant, skill, message, digest=digest, webhook=webhook, withdrawn=withdrawn, act=act
             )
         with self._lives.using(live):
             try:
@@ -290,6 +294,7 @@ class Engine:
         digest: str,
         webhook: TaskPushNotificationConfig | None,
         withdrawn: bool,
+        act: Act | None,
     ) -> Live:
         meta = {
             "task": task_id,
@@ -309,6 +314,7 @@ class Engine:
             *_push(task_id, webhook),
             live.status(TaskState.TASK_STATE_SUBMITTED),
             *([live.status(TaskState.TASK_STATE_CANCELED)] if withdrawn else []),
+            act=act,
         )
         if skill.idempotent and not withdrawn:
             live.writer.hold(FIRST_ENTRY_SECONDS)
@@ -322,11 +328,13 @@ class Engine:
         message: Message,
         webhook: TaskPushNotificationConfig | None = None,
         grant: Granted | None = None,
+        *,
+        act: Act | None = None,
     ) -> None:
         """Take a further message to a task: it answers the open question, if there is one. Returns when it is stored.
 
         With a `grant` it is that answer and nothing else. The task then has the webhook, which has an id, from what
-        follows the message on.
+        follows the message on; the `act` is in the audit.
 
         Raises DifferentMessage, TaskEnded, StoreUnavailable.
         """
@@ -345,6 +353,7 @@ class Engine:
                 said,
                 *_push(live.task_id, webhook),
                 *working,
+                act=act,
             )
         await live.commit()
 
@@ -354,14 +363,16 @@ class Engine:
             await self._replicas.bury(live.folded.owner_replica)
             await self._adoption.adopt([live.task_id], died=True)
 
-    async def cancel(self, live: Live, caller: Caller) -> None:
+    async def cancel(self, live: Live, caller: Caller, *, act: Act | None = None) -> None:
         """Cancel a task, what runs for it and what it has delegated. Returns when it has ended, or soon will.
+
+        What asks for that is in the audit as this `act`.
 
         Raises TaskEnded when it had ended before, or ends otherwise meanwhile.
         """
         self._admit()
         if live.folded.cancel_by is None or live.ended:
-            live.append(["cancel", caller.subject])
+            live.append(["cancel", caller.subject], act=act)
             await live.commit()
         elif not live.owned and self._replicas.alive(live.folded.owner_replica):
             await self._replicas.knock(live.folded.owner_replica, live.task_id)

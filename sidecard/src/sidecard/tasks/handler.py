@@ -44,12 +44,21 @@ from sidecard.push import Webhooks
 from sidecard.refusals import Forbidden, Unauthenticated
 from sidecard.tasks import checks, push_configs
 from sidecard.tasks.a2a_errors import as_a2a_errors
+from sidecard.tasks.act import REPEATED, Act, act_of
 from sidecard.tasks.choice import choose
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.events import Event, read_place
 from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.live import Live, TaskEnded
-from sidecard.tasks.rights import caller_of, check_may_answer, has_answered, may_see, tenant_of, verified
+from sidecard.tasks.rights import (
+    caller_of,
+    check_may_answer,
+    has_answered,
+    may_see,
+    right_to,
+    tenant_of,
+    verified,
+)
 from sidecard.tasks.state import Place
 from sidecard.tasks.states import state_name
 from sidecard.tasks.tombstone import TaskExpired
@@ -60,6 +69,8 @@ log = logging.getLogger("sidecard.tasks")
 LAST_EVENT_HEADER = "last-event-id"
 """HTTP header, or gRPC metadata, of a SubscribeToTask that goes on where another stream was cut."""
 TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NOT_THEIRS = "none: it is not theirs"
+"""What the audit knows and no answer says: that a task which somebody may not see is there."""
 MOST_MESSAGES = 1_000
 MOST_TASK_BYTES = 32_000_000
 """What a task may hold before it takes no more messages: all of it is kept in memory, and given out as a whole."""
@@ -114,6 +125,8 @@ class DurableRequestHandler(RequestHandler):
             caller = caller_of(context, tenant)
             sent = self._check(params)
             caller = caller.on_behalf_of(sent.subject)
+            act = act_of(context)
+            act.subject = caller.subject
             message = Message()
             message.CopyFrom(params.message)
             engine = self._engine()
@@ -121,8 +134,11 @@ class DurableRequestHandler(RequestHandler):
             task_id = message.task_id
             if not task_id:
                 skill = choose(engine.agent.skills, caller, sent, message)
+                act.skill, act.right = skill.id, f"scope {skill.scope}"
                 try:
-                    task_id = await engine.create(caller, tenant, skill, message, webhook, withdrawn=sent.withdraw)
+                    task_id = await engine.create(
+                        caller, tenant, skill, message, webhook, withdrawn=sent.withdraw, act=act
+                    )
                 except TaskExpired:
                     if sent.withdraw:
                         raise TaskNotFoundError from None
@@ -132,11 +148,13 @@ class DurableRequestHandler(RequestHandler):
                     raise TaskNotFoundError
                 if sent.withdraw:
                     with contextlib.suppress(TaskEnded):
-                        await engine.cancel(live, caller)
+                        await engine.cancel(live, caller, act=None if act.recorded else act)
                 elif params.message.task_id:
-                    await self._answer(live, caller, tenant, sent, message, webhook=webhook)
+                    await self._answer(live, caller, tenant, sent, message, webhook=webhook, act=act)
                 elif webhook is not None and webhook.id not in live.folded.push and not live.ended:
-                    await push_configs.keep(live, webhook)  # the message was sent before, without it
+                    await push_configs.keep(live, webhook, act)  # the message was sent before, without it
+                if not act.recorded:
+                    act.task, act.skill, act.outcome = live.task_id, live.meta["skill"], REPEATED
                 yield live
 
     def _check(self, params: SendMessageRequest) -> Sent:
@@ -173,9 +191,15 @@ class DurableRequestHandler(RequestHandler):
         message: Message,
         *,
         webhook: TaskPushNotificationConfig | None,
+        act: Act,
     ) -> None:
-        if not may_see(live.folded, caller, tenant) and not has_answered(live.folded, caller, tenant, message):
-            raise TaskNotFoundError
+        act.right = right_to(live.folded, caller, tenant)
+        if not act.right:
+            if not has_answered(live.folded, caller, tenant, message):
+                act.right = NOT_THEIRS
+                raise TaskNotFoundError
+            act.right = "has answered before"
+        act.skill = live.meta["skill"]
         if message.context_id and message.context_id != live.meta["context"]:
             raise InvalidParamsError("contextId is not this task's context")
         if webhook is not None and not may_see(live.folded, caller, tenant, owner_only=True):
@@ -193,7 +217,7 @@ class DurableRequestHandler(RequestHandler):
             check_may_answer(live, caller, sent, message, scopes_of=self._scopes_of, vouching=vouching)
             if webhook is not None:
                 push_configs.check_room(live, webhook)
-        await self._engine().answer(live, caller, message, webhook, sent.grant)
+        await self._engine().answer(live, caller, message, webhook, sent.grant, act=act)
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
@@ -210,7 +234,7 @@ class DurableRequestHandler(RequestHandler):
         tenant = tenant_of(params, context)
         async with self._task(params.id, context, tenant, owner_only=True) as live:
             with contextlib.suppress(TaskEnded):
-                await self._engine().cancel(live, caller_of(context, tenant))
+                await self._engine().cancel(live, caller_of(context, tenant), act=act_of(context))
                 if live.folded.state == TaskState.TASK_STATE_CANCELED:
                     return live.folded.public()
             raise TaskNotCancelableError(f"the task is {state_name(live.state)} already")
@@ -240,7 +264,9 @@ class DurableRequestHandler(RequestHandler):
         """ListTasks (§3.1.4): the caller's own tasks, last changed first."""
         with as_a2a_errors:
             tenant = tenant_of(params, context)
-            return await list_tasks(self._engine(), tenant, caller_of(context, tenant).name, params)
+            caller = caller_of(context, tenant)
+            act_of(context).right = "owner"
+            return await list_tasks(self._engine(), tenant, caller.name, params)
 
     def _events(
         self, live: Live, context: ServerCallContext, *, beyond: bool = False, after: Place | None = None
@@ -264,8 +290,14 @@ class DurableRequestHandler(RequestHandler):
             if not TASK_ID.fullmatch(task_id):
                 raise TaskNotFoundError
             async with self._engine().borrow(task_id) as live:
-                if live is None or not live.folded.n or not may_see(live.folded, caller, tenant, owner_only=owner_only):
+                if live is None or not live.folded.n:
                     raise TaskNotFoundError
+                act = act_of(context)
+                act.right = right_to(live.folded, caller, tenant, owner_only=owner_only)
+                if not act.right:
+                    act.right = NOT_THEIRS
+                    raise TaskNotFoundError
+                act.skill = live.meta["skill"]
                 yield live
 
     # -- webhooks and the extended card -------------------------------------------------------------------------------
@@ -276,7 +308,7 @@ class DurableRequestHandler(RequestHandler):
         """CreateTaskPushNotificationConfig (§3.1.7)."""
         self._check_webhook(params)
         async with self._task(params.task_id, context, tenant_of(params, context), owner_only=True) as live:
-            return await push_configs.keep(live, params)
+            return await push_configs.keep(live, params, act_of(context))
 
     async def on_get_task_push_notification_config(
         self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
@@ -306,7 +338,7 @@ class DurableRequestHandler(RequestHandler):
         checks.required(params)
         async with self._task(params.task_id, context, tenant_of(params, context), owner_only=True) as live:
             if params.id in live.folded.push:
-                live.append(["unpush", params.id])
+                live.append(["unpush", params.id], act=act_of(context))
                 await live.commit()
 
     async def on_get_extended_agent_card(
@@ -314,7 +346,9 @@ class DurableRequestHandler(RequestHandler):
     ) -> AgentCard:
         """GetExtendedAgentCard (§3.1.11): the skills that this caller may invoke."""
         with as_a2a_errors:
-            return self._extended_card(caller_of(context, tenant_of(params, context)))
+            caller = caller_of(context, tenant_of(params, context))
+            act_of(context).right = "its scopes"
+            return self._extended_card(caller)
 
     def _offered(self) -> Webhooks:
         """Raises PushNotificationNotSupportedError where the operator allows none (§3.3.4)."""

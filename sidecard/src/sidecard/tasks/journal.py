@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 
 from sidecard.errors import StoreUnavailable
+from sidecard.tasks.act import Act
 from sidecard.tasks.announcements import Announcements
 from sidecard.tasks.batch import Append, Batch, Sweeping, end
 from sidecard.tasks.commits import Commits, Deposed
 from sidecard.tasks.index import Line, Owner
 from sidecard.tasks.patience import patiently
+from sidecard.tasks.sightings import FLUSH_SECONDS, Sightings
 from sidecard.tasks.slots import Slot, Sweep
 from sidecard.tasks.store import StateStore
 from sidecard.tasks.told import Due, Told
@@ -31,6 +33,8 @@ class Journal:
     the store refuses it, or its outcome is unknown, what is stored is read back: with the slot's entry everything is
     committed, a task entry that is there otherwise has lost, and the rest is sent again. So an entry is in its log, and
     listed, once or not at all, whatever the network did. `deposed` is told when somebody else holds the slot now.
+
+    What a batch changes is in the audit by the same write. Acts that change nothing go with the next one, or soon.
     """
 
     def __init__(
@@ -50,8 +54,12 @@ class Journal:
         self._queue: list[Append] = []
         self._told: list[Told] = []
         self._sweeps: list[Sweeping] = []
+        self._sightings = Sightings()
         self._in_flight = Batch()
         self._waiting_bytes = 0
+        self._flushing: asyncio.TimerHandle | None = None
+        self._flush_due = False
+        self._written = asyncio.Event()
         self._wake = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
@@ -76,8 +84,20 @@ class Journal:
             commits = Announcements(self.store, slot, self._due, self._unquestioned)
         self._pump = asyncio.create_task(self._run(slot, commits), name="journal")
 
+    async def flush(self, seconds: float) -> None:
+        """Write what the audit still waits for, within that time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._pump is not None and not self._pump.done() and (self._sightings or self._in_flight.acts):
+                    self._written.clear()
+                    self._flush()
+                    await self._written.wait()
+
     async def stop(self) -> None:
         """Stop writing. Whoever still waits learns that the outcome is not known."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
         if self._pump:
             self._pump.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -90,6 +110,7 @@ class Journal:
             if not write.done.done():
                 write.done.set_exception(StoreUnavailable(why))
                 write.done.exception()  # nobody may be waiting any more
+        self._sightings.put_back(batch.acts)
         self._queue, self._told, self._sweeps = [], [], []
         self._in_flight, self._waiting_bytes = Batch(), 0
 
@@ -116,6 +137,20 @@ class Journal:
         self._wake.set()
         return told.done
 
+    def saw(self, act: Act) -> None:
+        """Put an act that changes nothing into a batch to come, within a second or so.
+
+        Raises StoreUnavailable when the store has been down for so long that no more of those that were allowed wait.
+        """
+        self._sightings.add(act)
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = None
+        self._flush_due = bool(self._sightings)
+        self._wake.set()
+
     async def sweep(self, sweep: Sweep, lines: Mapping[Owner, list[Line]] | None = None) -> None:
         """Write this into this replica's slot with the next batch; `lines` take what expires out of the counts.
 
@@ -131,7 +166,7 @@ class Journal:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._queue or self._told or self._sweeps:
+            while self._queue or self._told or self._sweeps or self._flush_due:
                 try:
                     await self._write(self._take(), slot, commits)
                     if slot.holder != holder:
@@ -151,8 +186,10 @@ class Journal:
         except Exception:
             log.exception("a batch of log entries could not be written")
             end(StoreUnavailable("this could not be stored; the agent's log says why"), *batch.appends, *batch.others)
+            self._sightings.put_back(batch.acts)
             await patiently(slot.catch_up)  # some of it may be stored
         self._in_flight = Batch()
+        self._written.set()
         self._waiting_bytes -= batch.size
 
     def _take(self) -> Batch:
@@ -168,4 +205,6 @@ class Journal:
             else:
                 rest.append(append)
         told, self._queue, self._told = self._told, rest, []
-        return Batch(appends, told, self._sweeps.pop(0) if self._sweeps else None)
+        acts = self._sightings.take() if self._sightings else ()
+        self._flush_due = bool(self._sightings)  # more than one write takes
+        return Batch(appends, told, self._sweeps.pop(0) if self._sweeps else None, acts)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from sidecard.errors import LogBroken, SidecardError, StoreUnavailable, TaskConflict
+from sidecard.tasks.act import Act
 from sidecard.tasks.entry import Entry, Record
 from sidecard.tasks.events import Event
 from sidecard.tasks.follower import Followers, Until, for_ever
@@ -131,14 +132,16 @@ class Live:
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
-    def append(self, *records: Record) -> None:
-        """Take records into one entry, together.
+    def append(self, *records: Record, act: Act | None = None) -> None:
+        """Take records into one entry, together; the `act` that they come from is in the audit by the same write.
 
         Raises TaskEnded after a terminal status, TooLarge, IllegalMove, TaskConflict.
         """
         size = self._check(records)
         self._anticipate(records)
-        self._pending.add(records, size)
+        if act is not None:
+            act.task, act.skill = self.task_id, self.meta["skill"]
+        self._pending.add(records, size, act)
         self.writer.start(self)
 
     def end_step(self, key: str, step: Step, *before: Record) -> None:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from sidecard.errors import SidecardError, StoreUnavailable
+from sidecard.tasks.act import Act
 from sidecard.tasks.entry import Record
 
 ENTRY_RECORDS = 1_000
@@ -22,7 +23,7 @@ class Pending:
     """Appends in order. Each is stored whole; several may share an entry."""
 
     def __init__(self) -> None:
-        self._appends: deque[tuple[list[Record], int]] = deque()
+        self._appends: deque[tuple[list[Record], int, Act | None]] = deque()
         self._bytes = 0
         self._appended = 0
         self._stored = 0
@@ -32,7 +33,7 @@ class Pending:
         return len(self._appends)
 
     def __iter__(self) -> Iterator[list[Record]]:
-        return iter([records for records, _ in self._appends])
+        return iter([records for records, _, _ in self._appends])
 
     @property
     def full(self) -> bool:
@@ -46,23 +47,26 @@ class Pending:
             raise TooLarge(f"{size} bytes do not fit into a task, which takes {MOST_RECORD_BYTES} at once; use a URL")
         return size
 
-    def add(self, records: tuple[Record, ...], size: int) -> None:
-        """Take records that were checked."""
-        self._appends.append((list(records), size))
+    def add(self, records: tuple[Record, ...], size: int, act: Act | None = None) -> None:
+        """Take records that were checked, and the act that they come from."""
+        self._appends.append((list(records), size, act))
         self._bytes += size
         self._appended += 1
 
-    def next_entry(self) -> tuple[int, list[Record]]:
-        """How many appends go into the next entry, and their records."""
+    def next_entry(self) -> tuple[int, list[Record], list[Act]]:
+        """How many appends go into the next entry, their records, and the acts that these come from."""
         records: list[Record] = []
+        acts: list[Act] = []
         count = size = 0
-        for added, more in self._appends:
+        for added, more, act in self._appends:
             size += more
             if records and (size > ENTRY_BYTES or len(records) + len(added) > ENTRY_RECORDS):
                 break
             count += 1
             records.extend(added)
-        return count, records
+            if act is not None:
+                acts.append(act)
+        return count, records, acts
 
     def stored(self, count: int) -> None:
         """The first appends are stored."""

@@ -6,6 +6,7 @@ import secrets
 from a2a.types import SendMessageRequest, TaskPushNotificationConfig
 from a2a.utils.errors import InvalidParamsError, UnsupportedOperationError
 
+from sidecard.tasks.act import Act
 from sidecard.tasks.live import Live
 
 MOST_WEBHOOKS = 10
@@ -28,7 +29,7 @@ def check_room(live: Live, config: TaskPushNotificationConfig) -> None:
         raise InvalidParamsError(f"a task has at most {MOST_WEBHOOKS} push notification configurations; delete one")
 
 
-async def keep(live: Live, params: TaskPushNotificationConfig) -> TaskPushNotificationConfig:
+async def keep(live: Live, params: TaskPushNotificationConfig, act: Act) -> TaskPushNotificationConfig:
     """Store one, and return it as reads give it. Raises UnsupportedOperationError once the task has ended."""
     config = TaskPushNotificationConfig()
     config.CopyFrom(params)
@@ -37,7 +38,7 @@ async def keep(live: Live, params: TaskPushNotificationConfig) -> TaskPushNotifi
     if live.ended:
         raise UnsupportedOperationError("the task has ended; nothing would be delivered")
     check_room(live, config)
-    live.append(["push", config.id, config.SerializeToString()])
+    live.append(["push", config.id, config.SerializeToString()], act=act)
     await live.commit()
     return shown(config)
 

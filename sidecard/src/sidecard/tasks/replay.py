@@ -10,6 +10,7 @@ from a2a.types import Artifact, Message, TaskState
 from sidecard.agent import Agent
 from sidecard.errors import SidecardError
 from sidecard.tasks import binding
+from sidecard.tasks.act import Act
 from sidecard.tasks.entry import Entry, Record
 from sidecard.tasks.journal import Journal
 from sidecard.tasks.live import Live, TaskEnded
@@ -162,7 +163,7 @@ class _Replayed(Live):
         self.made: dict[Output, Record] = {}
         self.end: Record | None = None
 
-    def append(self, *records: Record) -> None:
+    def append(self, *records: Record, act: Act | None = None) -> None:
         if self.ended:
             raise TaskEnded(f"task {self.task_id} has ended")
         for record in records:

@@ -1,9 +1,11 @@
-"""Forgets tasks that ended long ago, in the background: oldest first, a page of a list at a time.
+"""Forgets tasks that ended long ago, and what the audit has of long ago, in the background: a page at a time.
 
 A task expires when `keep` has passed since it ended: its first entry becomes a tombstone, in the batch that takes it
 out of its owner's list and counts. From then on nobody finds it. When the deduplication window has passed too,
 everything else that belongs to it is deleted, and the tombstone last. Its entries outlive it for that while so that
 whoever was reading them just then reads the whole log, and appends nothing to half of it.
+
+The audit is kept for as long as it is told, whatever becomes of the tasks that it speaks of.
 """
 
 import asyncio
@@ -23,6 +25,7 @@ from sidecard.tasks.state import FoldedTask
 from sidecard.tasks.states import TERMINAL
 from sidecard.tasks.store import StateStore
 from sidecard.tasks.tombstone import Tombstone
+from sidecard.tasks.trail import Page, audit_key
 
 log = logging.getLogger("sidecard.tasks")
 
@@ -36,6 +39,8 @@ LOOK_AGAIN_MS = 3_600_000
 """How often tasks are looked at that are older than others and have not ended."""
 AT_ONCE = 8
 MOST_DELETES = 256
+AUDIT_PAGES = 32
+"""Pages of the audit looked at together."""
 NEVER = 2**62
 CURSORS = {"push": cursor_key, "orphan": child_key}
 """Which records come with a receiver, and the keys of these receivers' cursors."""
@@ -46,10 +51,14 @@ Lines = list[tuple[int, Line]]
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """How long tasks are kept after their end, 0 for ever, and their messages remembered after that."""
+    """How long tasks are kept after their end, their messages remembered after that, and the audit is kept.
+
+    0 days are for ever.
+    """
 
     days: float = 30.0
     deduplication_hours: float = 24.0
+    audit_days: float = 365.0
 
     @property
     def task_ms(self) -> int:
@@ -60,6 +69,11 @@ class Keep:
     def tombstone_ms(self) -> int:
         """How long its tombstone is, after that."""
         return round(self.deduplication_hours * 3_600_000)
+
+    @property
+    def audit_ms(self) -> int:
+        """How long a record of the audit is."""
+        return round(self.audit_days * 86_400_000)
 
 
 class Retention:
@@ -89,10 +103,11 @@ class Retention:
         self._left_over = left_over
         self._due: dict[Owner, int] = {}
         self._look_again: dict[Owner, int] = {}
+        self._audit_due = 0
 
     async def run(self) -> None:
         """Look after what is due, for ever."""
-        if not self._keep.days:
+        if not (self._keep.days or self._keep.audit_days):
             return
         await asyncio.sleep(FIRST_SECONDS)
         others = 0.0
@@ -118,6 +133,12 @@ class Retention:
         Raises StoreUnavailable, LogBroken.
         """
         now, slot = self._clock(), self._journal.slot
+        if self._keep.audit_days and self._audit_due <= now:
+            self._audit_due = now + LOOK_AGAIN_MS
+            self._audit_due = await self._visit_audit(slot, now - self._keep.audit_ms)
+            return True
+        if not self._keep.days:
+            return False
         owner = min(slot.lists.owners(), key=lambda owner: self._due.get(owner, 0), default=None)
         if owner is None or self._due.get(owner, 0) > now:
             return False
@@ -170,6 +191,27 @@ class Retention:
         oldest = abs(found[len(due)][1].at) if found else now if unpaged is None else unpaged
         come_again = min(oldest + self._keep.task_ms, next_erased)
         return min(come_again, self._look_again.setdefault(owner, now + LOOK_AGAIN_MS)) if trim.kept else come_again
+
+    async def _visit_audit(self, slot: Slot, old: int) -> int:
+        """Forget the oldest pages of the audit if they are old; returns when to come again."""
+        newest = slot.trail.newest()
+        if newest is not None and newest <= old:
+            await self._journal.sweep(Sweep(checkpoint=True))
+        pages = slot.trail.pages[:AUDIT_PAGES]
+        keys = [audit_key(slot.number, page) for page in pages]
+        stored = await self._store.read(keys) if keys else {}
+        forget = come_again = 0
+        for page, key in zip(pages, keys, strict=True):
+            written = Page.unpack(stored[key]).newest if key in stored else 0
+            if written > old:
+                come_again = written + self._keep.audit_ms
+                break
+            forget = page
+        if forget:
+            await self._journal.sweep(Sweep(forget=forget))
+        if come_again:
+            return come_again
+        return self._clock() + (0 if len(pages) == AUDIT_PAGES else LOOK_AGAIN_MS)
 
     # -- expiring -----------------------------------------------------------------------------------------------------
 

@@ -47,12 +47,19 @@ def caller_of(context: ServerCallContext, tenant: str) -> Caller:
 
 def may_see(folded: FoldedTask, caller: Caller, tenant: str, *, owner_only: bool = False) -> bool:
     """Owners see their tasks; whoever may answer a task's open question sees it as long as it is open."""
+    return bool(right_to(folded, caller, tenant, owner_only=owner_only))
+
+
+def right_to(folded: FoldedTask, caller: Caller, tenant: str, *, owner_only: bool = False) -> str:
+    """The right by which somebody may see a task, in words for the audit; "" for none."""
     if folded.meta["tenant"] != tenant:
-        return False
+        return ""
     if folded.meta["owner"] == caller.name:
-        return True
+        return "owner"
     asked = folded.question.spec["scope"] if folded.question else ""
-    return bool(asked) and asked in caller.scopes and not owner_only
+    if asked and asked in caller.scopes and not owner_only:
+        return f"scope {asked}, which its question asks for"
+    return ""
 
 
 def has_answered(folded: FoldedTask, caller: Caller, tenant: str, message: Message) -> bool:

@@ -1,8 +1,8 @@
 """One entry of a slot's log, and the head that a checkpoint leaves: what they say, and their bytes.
 
 slot:{k}:{n}  [FORMAT, nonce, holder or None, [[tenant, owner, lines] …], [ids on, ids off to-do list],
-              the same for the outbox, {key: tombstone}]
-slot:{k}      [FORMAT, n, holder, to-do pages, outbox pages, before, claims, owners pages]: see SlotHead
+              the same for the outbox, {key: tombstone}, [records of the audit, digest of the last]]
+slot:{k}      [FORMAT, n, holder, to-do pages, outbox pages, before, claims, owners pages, audit]: see SlotHead
 """
 
 import secrets
@@ -14,9 +14,10 @@ import msgpack
 
 from sidecard.errors import LogBroken
 from sidecard.tasks.index import Line, Owner
+from sidecard.tasks.trail import Link, Mark
 
-FORMAT = 1
-"""Version of the bytes. A reader refuses what it doesn't know rather than guess."""
+FORMAT = 2
+"""Version of the bytes. A reader refuses what it doesn't know rather than guess; 1 had no audit."""
 
 
 def slot_key(number: int, n: int | None = None) -> str:
@@ -33,7 +34,8 @@ def beat_key(number: int) -> str:
 class SlotEntry:
     """What a batch adds to its slot: lines of lists, and names on (True) or off (False) the to-do list and the outbox.
 
-    With a `holder` the slot is held by that one from then on. `tombstones` are stored under their keys, too.
+    With a `holder` the slot is held by that one from then on. `tombstones` are stored under their keys, too. The `link`
+    goes into the audit's trail.
     """
 
     holder: str | None = None
@@ -41,22 +43,25 @@ class SlotEntry:
     todo: Mapping[str, bool] = field(default_factory=dict)
     outbox: Mapping[str, bool] = field(default_factory=dict)
     tombstones: Mapping[str, bytes] = field(default_factory=dict)
+    link: Link = field(default_factory=Link)
 
     def pack(self) -> bytes:
         """The entry's bytes, with a nonce that tells this writer's from anybody else's: a retry sends the very same."""
         lists = [[*owner, [line.pack() for line in more]] for owner, more in self.lines.items()]
         todo, outbox = _ids(self.todo), _ids(self.outbox)
+        audited = [list(self.link.records), self.link.digest] if self.link.records else None
         packed: bytes = msgpack.packb(
-            [FORMAT, secrets.token_bytes(8), self.holder, lists, todo, outbox, self.tombstones]
+            [FORMAT, secrets.token_bytes(8), self.holder, lists, todo, outbox, self.tombstones, audited]
         )
         return packed
 
     @classmethod
     def unpack(cls, data: bytes) -> "SlotEntry":
         """Raises LogBroken on an unknown format."""
-        _, _, holder, lists, todo, outbox, tombstones = _unpack(data)
+        _, _, holder, lists, todo, outbox, tombstones, *audited = _unpack(data)
         lines = {(tenant, owner): [Line(*line) for line in lines] for tenant, owner, lines in lists}
-        return cls(holder, lines, _changes(todo), _changes(outbox), tombstones)
+        link = Link(*audited[0]) if audited and audited[0] else Link()
+        return cls(holder, lines, _changes(todo), _changes(outbox), tombstones, link)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class SlotHead:
     """A slot as its last checkpoint left it: all up to entry `n` is in pages, of which there are so many.
 
     All up to entry `before` is deleted but the `claims`, with which holders came: entries with their times, UTC in
-    milliseconds.
+    milliseconds. `audit` says how far the pages of its audit go.
     """
 
     n: int = 0
@@ -74,19 +79,22 @@ class SlotHead:
     before: int = 0
     claims: list[tuple[int, int]] = field(default_factory=list)
     owners: int = 0
+    audit: Mark = field(default_factory=Mark)
 
     def pack(self) -> bytes:
         """As it is stored."""
+        audit = [self.audit.number, self.audit.digest, self.audit.first, self.audit.last]
         packed: bytes = msgpack.packb(
-            [FORMAT, self.n, self.holder, self.todo, self.outbox, self.before, self.claims, self.owners]
+            [FORMAT, self.n, self.holder, self.todo, self.outbox, self.before, self.claims, self.owners, audit]
         )
         return packed
 
     @classmethod
     def unpack(cls, data: bytes) -> "SlotHead":
         """Raises LogBroken on an unknown format."""
-        _, n, holder, todo, outbox, before, claims, owners = _unpack(data)
-        return cls(n, holder, todo, outbox, before, [(n, at) for n, at in claims], owners)
+        _, n, holder, todo, outbox, before, claims, owners, *audit = _unpack(data)
+        mark = Mark(*audit[0]) if audit else Mark()
+        return cls(n, holder, todo, outbox, before, [(n, at) for n, at in claims], owners, mark)
 
 
 def _ids(changes: Mapping[str, bool]) -> list[list[str]]:
@@ -99,6 +107,6 @@ def _changes(ids: list[list[str]]) -> dict[str, bool]:
 
 def _unpack(data: bytes) -> list[Any]:
     unpacked: list[Any] = msgpack.unpackb(data)
-    if unpacked[0] != FORMAT:
+    if unpacked[0] not in (1, FORMAT):
         raise LogBroken(f"a slot has format {unpacked[0]}, this version reads {FORMAT}: upgrade this replica")
     return unpacked

@@ -7,25 +7,28 @@ so by creating its next entry too: from then on whatever its former holder still
 slot:{k}:{n}  what a batch adds, slot:{k} what the last checkpoint left: see slot_entry.py
 beat:{k}      the holder's sign of life, see replicas.py
 
-A checkpoint moves what the entries say into pages (see todo.py, lists.py), and deletes the entries of the checkpoint
-before. Entries with which a holder came stay for CLAIM_DAYS: they stand where a frozen former holder will try to write
-when it thaws.
+A checkpoint moves what the entries say into pages (see todo.py, lists.py, trail.py), and deletes the entries of the
+checkpoint before. Entries with which a holder came stay for CLAIM_DAYS: they stand where a frozen former holder will
+try to write when it thaws.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sidecard.tasks.act import Act
 from sidecard.tasks.announced import Announced
 from sidecard.tasks.index import Line, Owner, Trim
 from sidecard.tasks.lists import Lists, ListsChange
 from sidecard.tasks.slot_entry import SlotEntry, SlotHead, beat_key, slot_key
 from sidecard.tasks.store import StateStore
 from sidecard.tasks.todo import Listed, TodoChange
+from sidecard.tasks.trail import Trail, TrailChange
 
 CHECKPOINT_ENTRIES = 64
 CHECKPOINT_LINES = 256
-"""What a checkpoint takes together; each line may touch a page of its own."""
+CHECKPOINT_RECORDS = 1_024
+"""What a checkpoint takes together; each line may touch a page of its own, the audit's records fill one."""
 READ_AHEAD = 32
 CLAIM_DAYS = 7
 SEALED = "!"
@@ -34,12 +37,16 @@ SEALED = "!"
 
 @dataclass(slots=True)
 class Sweep:
-    """What expires together: tombstones by key, what of it is deleted, and where lists are to begin."""
+    """What expires together: tombstones by key, what of it is deleted, where lists are to begin.
+
+    Of the audit's trail all pages up to `forget` are deleted.
+    """
 
     tombstones: dict[str, bytes] = field(default_factory=dict)
     deletes: Sequence[str] = ()
     trims: dict[Owner, Trim] = field(default_factory=dict)
     checkpoint: bool = False
+    forget: int = 0
 
 
 @dataclass(slots=True)
@@ -48,6 +55,7 @@ class _Checkpoint:
     todo: TodoChange
     outbox: TodoChange
     claims: list[tuple[int, int]]
+    trail: TrailChange
 
 
 @dataclass(slots=True)
@@ -76,6 +84,7 @@ class Slot:
         self.todo = Listed(f"todo:{self.number}")
         self.outbox = Listed(f"outbox:{self.number}")
         self.lists = Lists(self._store, self.number)
+        self.trail = Trail(self.number)
         self._checkpointed = 0
         self._before = 0
         self._claims: list[tuple[int, int]] = []
@@ -116,6 +125,7 @@ class Slot:
         self.todo = await Listed.load(self._store, f"todo:{self.number}", head.todo)
         self.outbox = await Listed.load(self._store, f"outbox:{self.number}", head.outbox)
         self.lists = await Lists.load(self._store, self.number, head.owners)
+        self.trail = Trail(self.number, head.audit)
         last = (await self._store.read([slot_key(self.number, self.n)])).get(slot_key(self.number, self.n))
         if last is not None and not self._store.atomic:  # what it announced may not have come true yet
             self._announced.take(SlotEntry.unpack(last))
@@ -129,13 +139,16 @@ class Slot:
         self.lists.take(self.n, entry.lines)
         self.todo.take(entry.todo)
         self.outbox.take(entry.outbox)
+        self.trail.take(entry.link)
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
     @property
     def due(self) -> bool:
         """Whether the next entry should be a checkpoint."""
-        return self.n - self._checkpointed >= CHECKPOINT_ENTRIES or self.lists.unpaged >= CHECKPOINT_LINES
+        if self.n - self._checkpointed >= CHECKPOINT_ENTRIES or self.lists.unpaged >= CHECKPOINT_LINES:
+            return True
+        return len(self.trail.recent) >= CHECKPOINT_RECORDS
 
     async def stage(
         self,
@@ -146,36 +159,46 @@ class Slot:
         holder: str | None = None,
         checkpoint: bool | None = None,
         sweep: Sweep | None = None,
+        acts: Sequence[Act] = (),
+        void: Sequence[int] = (),
     ) -> Staged:
         """The next entry; this slot stays as it is until `settle`. A checkpoint reads lists not seen before.
+
+        `acts` go into the audit's trail; those that went into it under the numbers in `void` are taken back.
 
         Without a word on it, it is one when one is due or asked for by the sweep.
 
         Raises StoreUnavailable.
         """
         sweep = sweep or Sweep()
-        entry = SlotEntry(holder, lines, self.todo.changed(todo), self.outbox.changed(outbox or {}), sweep.tombstones)
+        todo, outbox = self.todo.changed(todo), self.outbox.changed(outbox or {})
+        link = self.trail.link(self.holder, acts, void)
+        entry = SlotEntry(holder, lines, todo, outbox, sweep.tombstones, link)
         staged = Staged(slot_key(self.number, self.n + 1), entry.pack(), entry, dict(sweep.tombstones))
         if checkpoint is None:
-            checkpoint = self.due or bool(sweep.trims) or sweep.checkpoint
+            checkpoint = self.due or bool(sweep.trims) or sweep.checkpoint or bool(sweep.forget)
         if checkpoint:
-            await self._stage_checkpoint(staged, sweep.trims)
+            await self._stage_checkpoint(staged, sweep)
         staged.deletes += sweep.deletes
         return staged
 
-    async def _stage_checkpoint(self, staged: Staged, trims: Mapping[Owner, Trim]) -> None:
+    async def _stage_checkpoint(self, staged: Staged, sweep: Sweep) -> None:
         entry = staged.entry
-        lists = await self.lists.stage(self.n + 1, entry.lines, trims)
+        lists = await self.lists.stage(self.n + 1, entry.lines, sweep.trims)
+        trail = self.trail.stage(entry.link, sweep.forget)
         todo, outbox = self.todo.stage(entry.todo), self.outbox.stage(entry.outbox)
         holder = self.holder if entry.holder is None else entry.holder
         now = _now()
         claims = [*self._claims, *([(self.n + 1, now)] if entry.holder is not None else [])]
         kept = [(n, at) for n, at in claims if now - at < CLAIM_DAYS * 86_400_000]
-        head = SlotHead(self.n + 1, holder, todo.count, outbox.count, self._checkpointed, kept, lists.owners.count)
-        staged.upserts |= lists.writes | todo.writes | outbox.writes | {slot_key(self.number): head.pack()}
+        head = SlotHead(
+            self.n + 1, holder, todo.count, outbox.count, self._checkpointed, kept, lists.owners.count, trail.mark
+        )
+        staged.upserts |= lists.writes | todo.writes | outbox.writes | trail.writes
+        staged.upserts[slot_key(self.number)] = head.pack()
         old = {*range(self._before + 1, self._checkpointed + 1), *(n for n, _ in claims)} - {n for n, _ in kept}
-        staged.deletes += [*lists.deletes, *(slot_key(self.number, n) for n in sorted(old))]
-        staged.checkpoint = _Checkpoint(lists, todo, outbox, kept)
+        staged.deletes += [*lists.deletes, *trail.deletes, *(slot_key(self.number, n) for n in sorted(old))]
+        staged.checkpoint = _Checkpoint(lists, todo, outbox, kept, trail)
 
     async def claim(self, holder: str, *, emptied: bool = False, beat: bytes | None = None) -> None:
         """Become this slot's holder, as it is known: its next entry decides. When `emptied`, nothing is left to do.
@@ -222,6 +245,7 @@ class Slot:
         self.lists.settle(staged.checkpoint.lists)
         self.todo.settle(staged.checkpoint.todo)
         self.outbox.settle(staged.checkpoint.outbox)
+        self.trail.settle(staged.checkpoint.trail)
         self._before, self._checkpointed, self._claims = self._checkpointed, self.n, staged.checkpoint.claims
 
 

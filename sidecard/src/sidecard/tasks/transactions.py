@@ -16,7 +16,7 @@ class Transactions(Commits):
     async def _write(self, batch: Batch) -> None:
         attempt = 0
         appends = batch.appends
-        while appends or batch.others:
+        while appends or batch.others or batch.acts:
             staged = await patiently(partial(self._stage, appends, batch))
             creates = [(append.key, append.data) for append in appends]
             upserts = beside(appends, batch.told) | staged.upserts

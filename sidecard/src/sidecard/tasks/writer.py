@@ -146,19 +146,21 @@ class Writer:
             task.flushed()
 
     async def _write(self, task: Written) -> None:
-        count, records = self._pending.next_entry()
+        count, records, acts = self._pending.next_entry()
         folded = self._folded
         outsider = self._is_outsider(task, records)
         entry = self._next.make(folded, records, self._clock(), outsider=outsider)
         published = self._journal.publishes
         try:
-            await self._journal.append(
-                self._next.append(folded, self._meta, entry, outsider=outsider, published=published)
-            )
+            append = self._next.append(folded, self._meta, entry, outsider=outsider, published=published)
+            append.acts = acts
+            await self._journal.append(append)
         except TaskConflict:
             await self._rebase(task)
             return
         self._races = 0
+        for act in acts:
+            act.recorded = True
         self._pending.stored(count)
         task.take_in(entry, own=True)
         self._next.stored(folded)

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from sidecard.agent import Agent
 from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, describe, for_caller
 from sidecard.app import serve_on
+from sidecard.audit import Audit, Audited
 from sidecard.callers import KEY_HEADER, BearerTokens, Callers, CallersFile, Denied
 from sidecard.card import SignedCard
 from sidecard.extension import Asked, Granted, Sent
@@ -181,13 +182,14 @@ async def served(
         )
         await engine.start()
         stack.push_async_callback(engine.stop)
-        handler = DurableRequestHandler(
+        operations = DurableRequestHandler(
             lambda: engine,
             scopes_of=known.scopes_of,
             extended_card=lambda caller: for_caller(card, agent, caller.scopes),
             webhooks=webhooks,
             denied=denied,
         )
+        handler = Audited(operations, Audit(lambda: engine.journal))
         app = FastAPI(openapi_url=None)
         agent_served = Served(agent, engine, app, card, settings.grpc_target or "", stack, denied)
         resource = ProtectedResource.of(agent.name, settings, file)
