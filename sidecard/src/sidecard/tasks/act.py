@@ -52,6 +52,11 @@ class Act:
     recorded: bool = False
 
     @property
+    def kept(self) -> bool:
+        """Whether it is of an audit at all; see `act_of`."""
+        return bool(self.operation)
+
+    @property
     def refused(self) -> bool:
         """Whether it came to nothing."""
         return self.outcome.startswith(REFUSED)

@@ -139,9 +139,11 @@ class Live:
         """
         size = self._check(records)
         self._anticipate(records)
-        if act is not None:
+        if act is not None and act.kept:
             act.task, act.skill = self.task_id, self.meta["skill"]
-        self._pending.add(records, size, act)
+            self._pending.add(records, size, act)
+        else:
+            self._pending.add(records, size)
         self.writer.start(self)
 
     def end_step(self, key: str, step: Step, *before: Record) -> None:
