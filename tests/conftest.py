@@ -12,11 +12,17 @@ import uvicorn
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.provider import provider  # noqa: F401 -- a fixture, for every test
+from tests.desk import key, project, system, tokens, webhook_port
+from tests.provider import provider
+
+__all__ = ["key", "project", "provider", "system", "tokens", "webhook_port"]
 
 SYSTEM = tuple(
-    f"tests/{part}" for part in ("bench/", "chaos/", "docs/", "e2e/", "k8s/", "stores/", "sidecard/cli/test_system.py")
-)
+    f"tests/{part}"
+    for part in (
+        "bench/", "chaos/", "docs/", "e2e/", "k8s/", "security/test_mesh.py", "stores/", "sidecard/cli/test_system.py"
+    )
+)  # fmt: skip
 """They use the same ports, or the machine's whole attention."""
 
 

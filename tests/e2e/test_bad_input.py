@@ -5,7 +5,7 @@ import json
 import httpx
 import pytest
 
-from tests.e2e.conftest import rpc
+from tests.desk import rpc
 
 VERSION = {"a2a-version": "1.0"}
 

@@ -10,7 +10,7 @@ import grpc.aio
 import httpx
 from dapr.proto.runtime.v1 import appcallback_pb2, dapr_pb2_grpc, pubsub_pb2
 
-from tests.e2e.conftest import rpc
+from tests.desk import rpc
 from tests.sidecard.receiver import receiving
 
 RECEIPT = {"items": [{"vendor": "Hotel Avenida", "amount": 180, "category": "hotel", "receipt": True}]}

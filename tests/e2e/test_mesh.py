@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.e2e.conftest import rpc
+from tests.desk import rpc
 
 SEND = rpc("SendMessage", {"message": {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "hello"}]}})
 JSON = {"content-type": "application/json", "a2a-version": "1.0"}

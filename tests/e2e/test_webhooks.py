@@ -11,7 +11,7 @@ from google.protobuf.json_format import ParseDict
 
 from sidecard.cli.client import AgentClient
 from sidecard.push import verify
-from tests.e2e.conftest import rpc
+from tests.desk import rpc
 from tests.sidecard.receiver import receiving
 
 S = TaskState

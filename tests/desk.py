@@ -1,4 +1,7 @@
-"""One real system for all tests here: sentry, daprd, every app, from a copy of this project with keys of its own."""
+"""One real system for all tests that want one: sentry, daprd, every app, from a copy of this project with its own keys.
+
+Its fixtures are everybody's (tests/conftest.py), so that it starts once.
+"""
 
 import json
 import socket
@@ -11,7 +14,7 @@ import yaml
 from sidecard.cli.project import Project
 from sidecard.cli.system import System
 
-HERE = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parents[1]
 PUBSUB = {
     "apiVersion": "dapr.io/v1alpha1",
     "kind": "Component",
