@@ -32,6 +32,7 @@ _NOT_FOR_US = [
     ipaddress.ip_network(network)
     for network in (
         "168.63.129.16/32",  # Azure's platform, in public space
+        "192.0.0.0/24",  # special purposes, a cloud's metadata among them; not all of it is private to Python 3.11
         "192.88.99.0/24",  # 6to4 relays
         "2001::/23",  # Teredo and other special purposes
         "2002::/16",  # 6to4: any IPv4 address may hide in it
