@@ -29,7 +29,7 @@ SEND = rpc("SendMessage", {"message": {"messageId": "m", "role": "ROLE_USER", "p
 JSON = {"content-type": "application/json", "a2a-version": "1.0"}
 PATHS = [
     (".well-known/agent-card.json", "GET"), (".well-known/agent-card.json", "POST"), ("a2a", "POST"), ("a2a", "GET"),
-    ("rest/message:send", "POST"), ("rest/tasks", "GET"), ("mcp", "POST"), ("agents", "GET"),
+    ("rest/message:send", "POST"), ("rest/tasks", "GET"), ("mcp", "POST"), ("agents", "GET"), ("estate", "POST"),
     ("readyz", "GET"), ("dapr/config", "GET"),
 ]  # fmt: skip
 pytestmark = pytest.mark.timeout(180)

@@ -123,3 +123,78 @@ def test_rules_of_nobody_are_found(project):
     """A file that belongs to no app is a leftover."""
     (project.root / "components/access/old.yaml").write_text((project.root / FILE).read_text())
     assert ("components/access/old.yaml", "belongs to no app of dapr.yaml") in project.findings()
+
+
+@pytest.mark.parametrize("path", ["/", "", "a2a", "/a", "/a2a/", "/A2A", "/rest", "/.well-known", "/a2a/x", "/./a2a"])
+def test_a_path_that_lets_in_more_or_else_is_found(project, path):
+    """Dapr takes each for a prefix, in any case: only what the callee serves to this caller may stand there."""
+    project.change(FILE, policy("orchestrator", operations=[CARD, allow("/a2a", "POST"), allow(path, "POST")]))
+    assert any(file == FILE and "allows 'orchestrator'" in problem for file, problem in project.findings())
+
+
+@pytest.mark.parametrize("action", ["Allow", "ALLOW", "", "yes", None])
+def test_an_action_in_another_spelling_is_found(project, action):
+    """Dapr takes "ALLOW" for allow; a check that did not see it would see no path allowed there."""
+    operations = [CARD, allow("/a2a", "POST"), {**allow("/rest", "POST"), "action": action}]
+    project.change(FILE, policy("orchestrator", operations=operations))
+    assert (FILE, f"has the action {action!r} for 'orchestrator' at /rest") in project.findings()
+
+
+def test_a_second_policy_or_path_of_the_same_name_is_found(project):
+    """The check would read one of them, and Dapr the other."""
+    wide = {"appId": "orchestrator", "namespace": "default", "trustDomain": "public", "defaultAction": "deny"}
+    wide["operations"] = [CARD, allow("/a2a", "POST")]
+    project.change(FILE, lambda d: d["spec"]["accessControl"]["policies"].insert(0, wide))
+    problem = "has several policies for 'orchestrator', of which Dapr follows one"
+    assert project.findings() == [(FILE, problem)]
+    project.change(FILE, lambda d: d["spec"]["accessControl"]["policies"].pop(0))
+    project.change(FILE, policy("orchestrator", operations=[CARD, allow("/a2a", "POST", "PUT"), allow("/a2a", "POST")]))
+    assert project.findings() == [(FILE, "names /a2a twice for 'orchestrator', of which Dapr follows one")]
+
+
+@pytest.mark.parametrize("domain", ["elsewhere", "*", None])
+def test_another_trust_domain_is_found(project, domain):
+    """All sidecars are of one; in another the same app-id is somebody else."""
+
+    def change(document):
+        control = document["spec"]["accessControl"]
+        for one in (control, *control["policies"]):
+            one["trustDomain"] = domain
+
+    project.change(FILE, change)
+    assert (FILE, f"is in the trust domain {domain!r}, and most others in 'public'") in project.findings()
+
+
+def test_a_second_secret_store_is_closed_too(project):
+    """Every sidecar would read all of it: without a scope all secrets of a store are open."""
+    store = "components/vault.yaml"
+    kind = "{type: secretstores.hashicorp.vault, version: v1, metadata: []}"
+    project.write(store, f"apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: vault}}\nspec: {kind}\n")
+    found = [problem for file, problem in project.findings() if file == FILE]
+    assert found == ["shows 'flights' every secret of 'vault'"]
+    scope = {"storeName": "vault", "defaultAccess": "deny", "allowedSecrets": ["flights"]}
+    project.change(FILE, lambda d: d["spec"]["secrets"]["scopes"].append(scope))
+    found = [problem for file, problem in project.findings() if file == FILE]
+    assert found == ["shows 'flights' the secret 'flights' of somebody else"]
+    project.change(FILE, lambda d: d["spec"]["secrets"]["scopes"][-1].update(allowedSecrets=[]))
+    assert [problem for file, problem in project.findings() if file == FILE] == []
+    again = {"storeName": "secrets", "defaultAccess": "allow"}
+    project.change(FILE, lambda d: d["spec"]["secrets"]["scopes"].insert(0, again))
+    assert (FILE, "scopes a secret store twice") in project.findings()
+
+
+@pytest.mark.parametrize("scopes", [[], None])
+def test_a_grant_that_is_withdrawn_in_one_place_is_found(project, scopes):
+    """Who holds nothing at an agent any more is not let in there either."""
+    where = ("callers", "orchestrator", "grants", "flights")
+    project.change("agents/callers.yaml", put(*where, value=scopes))
+    assert (FILE, "lets 'orchestrator' call 'flights', which agents/callers.yaml does not imply") in project.findings()
+
+
+def test_a_key_lets_nobody_through_the_sidecars(project):
+    """Who is known by a key only comes to the agents' own ports; a rule for its name would be somebody else's."""
+    extra = {"appId": "manager", "namespace": "default", "trustDomain": "public", "defaultAction": "deny"}
+    extra["operations"] = [CARD, allow("/a2a", "POST")]
+    file = "components/access/expenses.yaml"
+    project.change(file, lambda d: d["spec"]["accessControl"]["policies"].append(extra))
+    assert project.findings() == [(file, "lets 'manager' call 'expenses', which agents/callers.yaml does not imply")]

@@ -1,5 +1,7 @@
 """agents/callers.yaml against the agents' code."""
 
+import pytest
+
 from sidecard.check import check
 from tests.sidecard.check.conftest import STUB, put
 
@@ -68,3 +70,18 @@ def test_callers_by_token_and_what_everyone_holds_count(project):
     assert project.findings() == []
     project.change(FILE, put("issuers", "company", "everyone", value={"grants": {"flights": ["flights:buy"]}}))
     assert project.findings() == [(FILE, "'everyone of company' holds 'flights:buy', which means nothing at 'flights'")]
+
+
+@pytest.mark.parametrize("caller", ["desk", "manager"])
+def test_who_speaks_for_others_without_need_is_a_warning(project, caller):
+    """Agents that call others do; whoever else is believed names any subject it likes."""
+    project.change(FILE, put("callers", caller, "speaks_for_others", value=True))
+    problem = f"{caller!r} is believed whomever it says it acts for, and is no agent that calls others"
+    assert [(f.level, f.problem) for f in check(project.root)] == [("warning", problem)]
+
+
+def test_a_key_to_an_agents_name_is_a_warning(project):
+    """Its sidecar proves who it is already."""
+    project.change(FILE, put("callers", "expenses", "api_key", value=True))
+    problem = "whoever holds the key of 'expenses' is taken for that agent"
+    assert [(f.level, f.problem) for f in check(project.root)] == [("warning", problem)]

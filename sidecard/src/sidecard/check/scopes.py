@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from sidecard.callers import Grant
 from sidecard.check.estate import Estate
 from sidecard.check.finding import Finding
 from sidecard.registry import OPERATE, REGISTRY
@@ -18,6 +19,7 @@ def check(estate: Estate) -> Iterator[Finding]:
             yield Finding(FILE, f"caller {caller!r} can't be known", how)
         if grant.sidecar and caller not in estate.run_file:
             yield Finding(FILE, f"caller {caller!r} has no sidecar in dapr.yaml", "name it as its app-id")
+        yield from _more_than_it_needs(estate, caller, grant)
         for name, scopes in grant.grants.items():
             granted.setdefault(name, set()).update(scopes)
             yield from _granted(estate, caller, name, set(scopes))
@@ -34,6 +36,18 @@ def check(estate: Estate) -> Iterator[Finding]:
             )
         for scope in sorted(agent.scopes - granted.get(name, set())):
             yield Finding(FILE, f"nobody holds {scope!r} of {name!r}", "grant it to a caller, or remove it", "warning")
+
+
+def _more_than_it_needs(estate: Estate, caller: str, grant: Grant) -> Iterator[Finding]:
+    """What may be meant, and gives whoever has it more than the caller's scopes alone."""
+    is_agent = caller in estate.apps and estate.apps[caller].kind == "agent"
+    if grant.speaks_for_others and not (is_agent and any(grant.grants.values())):
+        yield Finding(FILE, f"{caller!r} is believed whomever it says it acts for, and is no agent that calls others",
+                      "remove speaks_for_others, unless it stands before people whom it has verified",
+                      "warning")  # fmt: skip
+    if grant.sidecar and grant.api_key and is_agent:
+        yield Finding(FILE, f"whoever holds the key of {caller!r} is taken for that agent",
+                      "remove api_key: its sidecar proves who it is", "warning")  # fmt: skip
 
 
 def _granted(estate: Estate, caller: str, name: str, scopes: set[str]) -> Iterator[Finding]:
