@@ -116,7 +116,7 @@ class _Known:
 
     def check_header(self, header: Mapping[str, Any]) -> None:
         """Which algorithm is ours to say, not the token's; keys and addresses of keys in it (jwk, jku) mean nothing."""
-        if header.get("alg") not in self._algorithms:
+        if not isinstance(header.get("alg"), str) or header["alg"] not in self._algorithms:
             raise Unauthenticated("The token is signed with an algorithm that is not taken")
         if "crit" in header or "b64" in header:
             raise Unauthenticated("The token has extensions that are not known here (crit)")
@@ -159,11 +159,9 @@ class _Known:
         except JoseError as error:
             wrong = error.description or f"its claim {getattr(error, 'claim', '')} is not as it must be"
             raise Unauthenticated(f"The token is not for this agent ({audience}), or not now: {wrong}") from None
-        audiences = {claims["aud"]} if isinstance(claims["aud"], str) else set(claims["aud"])
-        of_issuer = f"{self._url.rstrip('/')}/"  # which some add of themselves, for what they tell of a person
-        if not all(one.startswith(of_issuer) for one in audiences - {audience}):
+        if _other_audiences(claims["aud"], audience, self._url):
             raise Unauthenticated("The token is for others too: ask for one for this agent alone (RFC 8707)")
-        if claims.keys() & _OF_ID_TOKENS or str(claims.get("typ", "")).lower() in {"id", "refresh"}:
+        if _is_id_token(claims):
             raise Unauthenticated("The token is an ID token; send the access token")
 
     def token(self, claims: Mapping[str, Any]) -> Token:
@@ -193,6 +191,17 @@ def _read(token: str) -> tuple[CompactSignature, dict[str, Any], dict[str, Any]]
     if not isinstance(header, dict) or not isinstance(claims, dict):
         raise Unauthenticated("The token is no signed JWT")
     return signed, header, claims
+
+
+def _other_audiences(said: str | list[str], audience: str, issuer: str) -> set[str]:
+    """Whom else a token is for; not counting its issuer, which some name for what they tell of a person."""
+    named = {said} if isinstance(said, str) else set(said)
+    return {one for one in named - {audience} if not one.startswith(f"{issuer.rstrip('/')}/")}
+
+
+def _is_id_token(claims: Mapping[str, Any]) -> bool:
+    """By what only those have (OpenID Connect Core §2, §3.3.2.11), or what Keycloak writes into them."""
+    return bool(claims.keys() & _OF_ID_TOKENS) or str(claims.get("typ", "")).lower() in {"id", "refresh"}
 
 
 def _check_binding(claims: Mapping[str, Any], certificate: bytes | None) -> None:
