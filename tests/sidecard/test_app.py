@@ -31,9 +31,10 @@ from sidecard.settings import Settings
 from sidecard.signature import digest
 from sidecard.tasks.store import KINDS
 from sidecard.telemetry import Telemetry
-from sidecard.testing import MemoryStore
+from sidecard.testing import FakeIssuer, MemoryStore
 from sidecard.topic import TopicName
 from sidecard.trust import TrustStore
+from tests.foreign.test_openid import signed_in
 from tests.sidecard.authority import Authority
 
 SIGNING = JWK.generate(kty="EC", crv="P-256", kid="shop-1", alg="ES256")
@@ -192,6 +193,45 @@ async def test_it_is_ready_once_sidecar_and_store_answer(project, store, listen,
     lets = {"ada": ["look"], "desk": ["look"]}
     assert sidecar.enrolled[0] == {"app_id": "shop", "kind": "a2a", "url": "http://127.0.0.1:8080", "lets": lets}
     assert sidecar.tokens == {"sidecar's"}
+
+
+@pytest.fixture
+def people(project):
+    """Adds an issuer to the callers, whose people may look."""
+
+    def add(url):
+        everyone = f"{{company: {{url: '{url}', everyone: {{grants: {{shop: [look]}}}}}}}}"
+        (project / "agents" / "callers.yaml").write_text(f"issuers: {everyone}\n{CALLERS}")
+
+    return add
+
+
+async def test_the_card_says_how_tokens_are_got_and_they_are_taken(project, store, listen, people, provider):
+    """As soon as their issuer has said it; a token is for the configured audience."""
+    people(provider.issuer)
+    async with running(await listen(Sidecar().app), audience="http://127.0.0.1:9999") as (service, http):
+        await until(lambda: service.ready and "company" in service.signed_card().card.security_schemes)
+        card = await fetch_card(http, "http://shop", TrustStore.parse(TRUST), agent="shop")
+        assert {"apiKey", "sidecar", "bearer", "company-code", "company-device"} < set(card.card.security_schemes)
+        token = signed_in(provider, resource="http://127.0.0.1:9999")["access_token"]
+        headers = {"Authorization": f"Bearer {token}", "A2A-Version": "1.0"}
+        assert (await http.post("/a2a", json=SEND, headers=headers)).status_code == 200
+        told = (await http.get("/.well-known/oauth-protected-resource")).json()
+        assert (told["resource"], told["authorization_servers"]) == ("http://127.0.0.1:9999", [provider.issuer])
+
+
+async def test_an_issuer_that_is_down_keeps_out_only_who_comes_with_its_tokens(project, store, listen, people):
+    """The agent starts, and others are served; its card says how to get tokens when the issuer is there."""
+    people("http://127.0.0.1:1")
+    async with running(await listen(Sidecar().app)) as (service, http):
+        await until(lambda: service.ready)
+        assert (await http.post("/a2a", json=SEND, headers=adas())).status_code == 200
+        assert "bearer" in service.signed_card().card.security_schemes
+        assert "company" not in service.signed_card().card.security_schemes
+        token = FakeIssuer("http://127.0.0.1:1").token()
+        headers = {"Authorization": f"Bearer {token}", "A2A-Version": "1.0"}
+        answer = await http.post("/a2a", json=SEND, headers=headers)
+        assert (answer.status_code, "can't be checked now" in answer.text) == (503, True)
 
 
 async def test_the_settings_reach_the_door(project, store, listen):

@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from sidecard.callers import discovery
-from sidecard.callers.discovery import check_url, discover
+from sidecard.callers.discovery import discover
 from sidecard.errors import IssuerUnavailable
 
 URL = "https://login.example.org/tenant"
@@ -100,24 +100,3 @@ async def test_a_real_provider_is_understood(provider):
         assert metadata.is_openid
         assert metadata.supports("code_challenge_methods_supported", "S256")
         assert json.dumps(await discovery.fetch_json(http, metadata.jwks_uri))
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://login.example.org",
-        "login.example.org",
-        "ftp://login.example.org",
-        "https://",
-        "https://login.example.org?x",
-        "https://login.example.org#x",
-        "https://me@login.example.org",
-        "http://127.0.0.1.example.org",
-        "https://[",
-    ],
-)
-def test_an_issuer_has_an_address_that_can_be_believed(url):
-    """https, or this machine, for tests."""
-    with pytest.raises(ValueError, match=r"https|Invalid"):
-        check_url(url)
-    assert check_url("http://127.0.0.1:9000") == "http://127.0.0.1:9000"

@@ -6,7 +6,7 @@ from base64 import urlsafe_b64encode
 
 import pytest
 
-from sidecard.callers import BearerTokens
+from sidecard.callers import BearerTokens, issuer_keys, tokens
 from sidecard.callers.file import Issuer
 from sidecard.callers.tokens import SKEW_SECONDS
 from sidecard.refusals import Unauthenticated, Unavailable
@@ -130,6 +130,57 @@ async def test_while_its_keys_can_not_be_had_a_token_is_neither_good_nor_bad(iss
     issuer.down = True
     with pytest.raises(Unavailable, match="can't be checked now"):
         await verified(issuer, issuer.token())
+
+
+async def test_a_token_that_was_verified_costs_no_second_look(issuer, monkeypatch):
+    """Until it expires, or its key is withdrawn; of very many, only the last are remembered."""
+    now = Clock(time.time())
+    monkeypatch.setattr(tokens, "MOST_KEPT", 3)
+    known = BearerTokens({"company": Issuer(url=issuer.url)}, AUDIENCE, issuer.http(), now)
+    signed = [issuer.token(f"ada{n}", exp=int(now.now) + 100) for n in range(5)]
+    looks = count(monkeypatch, tokens._Known, "_is_signed")
+    for token in signed:
+        assert await known.verify(token) == await known.verify(token)
+    assert len(looks) == len(signed)
+    assert len(known._verified) == 3
+    now.now += 100 + SKEW_SECONDS
+    with pytest.raises(Unauthenticated, match="expired"):
+        await known.verify(signed[-1])
+
+
+async def test_a_token_that_was_verified_ends_with_its_key(monkeypatch):
+    """When its issuer is found to publish it no longer."""
+    issuer = FakeIssuer()
+    known = BearerTokens({"company": Issuer(url=issuer.url)}, AUDIENCE, issuer.http())
+    token = issuer.token()
+    assert await known.verify(token)
+    monkeypatch.setattr(issuer_keys, "RETRY_SECONDS", 0)
+    issuer.rotate(withdraw=True)
+    assert await known.verify(issuer.token("bob"))
+    with pytest.raises(Unauthenticated, match="does not publish"):
+        await known.verify(token)
+
+
+class Clock:
+    """Stands, until a test moves it on."""
+
+    def __init__(self, now):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+def count(monkeypatch, owner, name):
+    """The calls of a method, as they are made."""
+    calls, real = [], getattr(owner, name)
+
+    def counted(*args):
+        calls.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls
 
 
 async def test_metadata_are_of_the_issuers_that_answer(issuer):

@@ -7,16 +7,25 @@ certificates  what a client's certificate is called there
 denied        Denied, who of them is revoked
 callers       Callers, which verifies the claims against the file
 tokens        BearerTokens, which verifies JWTs
+addresses     which addresses of an issuer can be believed
 discovery     what an issuer of tokens says of itself
 issuer_keys   the keys that it signs with
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from sidecard.callers.caller import Caller, CallerUser, Identify
-from sidecard.callers.callers import Callers
 from sidecard.callers.claims import APP_ID_HEADER, AUTHORIZATION_HEADER, KEY_HEADER, TOKEN_HEADER, Claims
 from sidecard.callers.denied import Denied
 from sidecard.callers.file import CallersFile, Grant
-from sidecard.callers.tokens import BearerTokens
+
+if TYPE_CHECKING:
+    from sidecard.callers.callers import Callers
+    from sidecard.callers.tokens import BearerTokens
+
+# Loaded when asked for: the command line needs neither, and they take a second to import.
+_LATER = {"Callers": "sidecard.callers.callers", "BearerTokens": "sidecard.callers.tokens"}
 
 __all__ = [
     "APP_ID_HEADER",
@@ -33,3 +42,9 @@ __all__ = [
     "Grant",
     "Identify",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 -- a class
+    if name not in _LATER:
+        raise AttributeError(f"module 'sidecard.callers' has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from sidecard.callers.addresses import is_safe
 from sidecard.errors import IssuerUnavailable
 
 OPENID_PATH = "/.well-known/openid-configuration"
@@ -16,7 +17,6 @@ OAUTH_PATH = "/.well-known/oauth-authorization-server"
 FETCH_SECONDS = 5.0
 """For connecting, headers and body together."""
 MAX_BYTES = 262_144
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +41,6 @@ class Metadata:
     def supports(self, name: str, value: str, default: tuple[str, ...] = ()) -> bool:
         """Whether a list of what is supported, or the default that it has when it is left out, has a value."""
         return value in (self.document.get(name) or default)
-
-
-def is_safe(url: str) -> bool:
-    """Whether what comes from there is from whom it should be: https, or this machine."""
-    try:
-        parsed = urlsplit(url)
-        return bool(parsed.hostname) and (
-            parsed.scheme == "https" or (parsed.scheme == "http" and parsed.hostname in LOOPBACK)
-        )
-    except ValueError:
-        return False
-
-
-def check_url(url: str) -> str:
-    """The URL of an issuer. Raises ValueError for one that tokens can't be believed from."""
-    parsed = urlsplit(url)
-    if not is_safe(url) or parsed.query or parsed.fragment or parsed.username:
-        raise ValueError("an issuer is https://… (http:// on this machine only), without query or fragment")
-    return url
 
 
 async def discover(http: httpx.AsyncClient, issuer: str) -> Metadata:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from sidecard.callers.addresses import check_url
 from sidecard.callers.certificates import CertificateName
-from sidecard.callers.discovery import check_url
 from sidecard.errors import ConfigurationError
 from sidecard.validation import explain
 

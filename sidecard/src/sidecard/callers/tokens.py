@@ -5,6 +5,7 @@ import hashlib
 import re
 import time
 from base64 import urlsafe_b64encode
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from json import loads
@@ -23,6 +24,8 @@ from sidecard.refusals import Unauthenticated, Unavailable
 
 MAX_BYTES = 16_384
 """Of a token: some issuers list every group of a person in it."""
+MOST_KEPT = 1_024
+"""Verified tokens that are remembered."""
 SKEW_SECONDS = 30
 """By which an issuer's clock and ours may differ."""
 _KID = re.compile(r"[\x20-\x7e]{1,256}")
@@ -51,6 +54,26 @@ class Token:
         return bool(self.client) and self.subject in {"", self.client}
 
 
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A token that was verified: so that the next call with it costs no signature."""
+
+    token: Token
+    expires: float
+    kid: str
+    key: PublicKey
+    keys: IssuerKeys
+
+    async def still_holds(self, now: float) -> bool:
+        """Not once it has expired, nor when its key was withdrawn or the keys were fetched again, nor in doubt."""
+        if self.expires <= now - SKEW_SECONDS:
+            return False
+        try:
+            return await self.keys.find(self.kid) is self.key
+        except IssuerUnavailable:
+            return False
+
+
 class BearerTokens:
     """Verifies tokens of the issuers that are known, for one audience."""
 
@@ -67,6 +90,7 @@ class BearerTokens:
         self._known = {
             issuer.url: _Known(name, issuer, IssuerKeys(issuer.url, self._http)) for name, issuer in issuers.items()
         }
+        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
 
     async def verify(self, token: str, certificate: bytes | None = None) -> Token:
         """What a token says, all of it checked; `certificate` (DER) is the caller's own, which a token may be bound to.
@@ -75,15 +99,26 @@ class BearerTokens:
             Unauthenticated: the token is not believed; the words say why.
             Unavailable: its issuer's keys can't be had.
         """
+        if len(token) > MAX_BYTES:
+            raise Unauthenticated(f"The token is longer than {MAX_BYTES} characters")
+        digest = hashlib.sha256(token.encode()).digest()
+        before = self._verified.get(digest)
+        if before is not None and await before.still_holds(self._clock()):
+            return before.token
         signed, header, claims = _read(token)
         known = self._known.get(claims["iss"]) if isinstance(claims.get("iss"), str) else None
         if known is None:
             raise Unauthenticated("The token is of an issuer that is not known here")
         known.check_header(header)
-        await known.check_signature(signed, header["kid"])
+        key = await known.check_signature(signed, header["kid"])
         known.check_claims(claims, self._audience, self._clock())
         _check_binding(claims, certificate)
-        return known.token(claims)
+        told = known.token(claims)
+        if "cnf" not in claims:
+            self._verified[digest] = _Verified(told, claims["exp"], header["kid"], key, known.keys)
+            if len(self._verified) > MOST_KEPT:
+                self._verified.popitem(last=False)
+        return told
 
     async def metadata(self) -> dict[str, Metadata]:
         """What the issuers say of themselves, by their names here; those that can't be reached are left out."""
@@ -126,8 +161,8 @@ class _Known:
         if not isinstance(header.get("kid"), str) or not _KID.fullmatch(header["kid"]):
             raise Unauthenticated("The token does not name the key it is signed with (kid)")
 
-    async def check_signature(self, signed: CompactSignature, kid: str) -> None:
-        """Only by the key that the issuer publishes under this id."""
+    async def check_signature(self, signed: CompactSignature, kid: str) -> PublicKey:
+        """Only by the key that the issuer publishes under this id, which is returned."""
         try:
             key = await self.keys.find(kid)
         except IssuerUnavailable as error:
@@ -136,6 +171,7 @@ class _Known:
             raise Unauthenticated("The token is signed with a key that its issuer does not publish")
         if not self._is_signed(signed, key):
             raise Unauthenticated("The token's signature is wrong")
+        return key
 
     def _is_signed(self, signed: CompactSignature, key: PublicKey) -> bool:
         try:
@@ -181,8 +217,6 @@ class _Known:
 
 def _read(token: str) -> tuple[CompactSignature, dict[str, Any], dict[str, Any]]:
     """The parts of a token, not verified. Raises Unauthenticated when it is none."""
-    if len(token) > MAX_BYTES:
-        raise Unauthenticated(f"The token is longer than {MAX_BYTES} characters")
     try:
         signed = extract_compact(token.encode("ascii"), registry=_BOUNDS)
         header, claims = signed.headers(), loads(signed.payload or b"")

@@ -53,6 +53,7 @@ from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.rights import (
     caller_of,
     check_may_answer,
+    check_may_go_on,
     has_answered,
     may_see,
     right_to,
@@ -213,7 +214,8 @@ class DurableRequestHandler(RequestHandler):
                 raise UnsupportedOperationError("the task has taken as many messages as it can; start a new one")
             if sent.question and (live.question is None or live.question.id != sent.question):
                 raise InvalidParamsError("the question that this answers is not open (any more)")
-            vouching = self._engine().vouching
+            skill, vouching = self._engine().agent.skills.get(live.meta["skill"]), self._engine().vouching
+            check_may_go_on(live, caller, skill.scope if skill else "")
             check_may_answer(live, caller, sent, message, scopes_of=self._scopes_of, vouching=vouching)
             if webhook is not None:
                 push_configs.check_room(live, webhook)

@@ -73,6 +73,15 @@ def has_answered(folded: FoldedTask, caller: Caller, tenant: str, message: Messa
     )
 
 
+def check_may_go_on(live: Live, caller: Caller, needed: str) -> None:
+    """Raises Forbidden unless the owner still comes with the right that it took to start it, `needed`.
+
+    A token may have been given less than its caller holds.
+    """
+    if live.meta["owner"] == caller.name and needed and needed not in caller.scopes:
+        raise Forbidden(f"this task needs somebody with the right {needed}; {caller.name} did not come with it")
+
+
 def check_may_answer(
     live: Live,
     caller: Caller,
