@@ -41,7 +41,7 @@ class Wire:
         self._caller, self._to = caller, to
         self.tamper = lambda task: task
 
-    async def follow(self, agent, sent, tenant, accepted):
+    async def follow(self, agent, sent, tenant, accepted, **_):
         """See tasks.watch.Delegator."""
         assert agent == self._to.agent.name
         client = self._to.client("JSONRPC", self._caller)

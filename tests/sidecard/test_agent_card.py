@@ -1,9 +1,11 @@
 """The card that describes an agent: where it is, who may call it, what it can do, and what a caller sees of it."""
 
 from google.protobuf.json_format import MessageToDict
+from pydantic import BaseModel, Field
 
 from sidecard import Agent, Task
-from sidecard.agent_card import describe, for_caller
+from sidecard.agent_card import describe, for_caller, same_contract
+from sidecard.callers import Caller
 from sidecard.settings import Settings
 
 agent = Agent(name="shop", version="1.2.3", description="Sells.", publisher="Tests", asks=("approve",))
@@ -53,30 +55,35 @@ def test_tls_is_declared_where_it_is_served():
 
 
 def test_skills_come_with_what_another_agent_needs_to_choose_them():
-    """Words, tags and examples; schemas and scope under the extension."""
+    """Words, tags, examples, and what is done when it fails; what it takes and gives only those see who may call."""
     card = describe(agent, Settings(app_id="shop"))
     look = card.skills[0]
     assert (look.id, look.name, look.description) == ("look_around", "Look around", "Look around.")
     assert (list(look.tags), list(look.examples), list(card.skills[1].tags)) == (["shop"], ["a hat"], ["money"])
     contract = MessageToDict(card.capabilities.extensions[0].params)["skills"]["buy"]
-    assert contract == {
-        "input": {"type": "string"},
-        "output": {"type": "string"},
-        "idempotent": False,
-        "scope": "shop:buy",
-        "version": "1",
-        "failed": "surface",
-        "rejected": "surface",
-    }
+    assert contract == {"idempotent": False, "failed": "surface", "rejected": "surface"}
 
 
 def test_a_caller_sees_the_skills_it_may_invoke_and_the_card_stays_whole():
-    """Schemas too; the public card is not touched."""
+    """With what they take and give, and what it is taken for itself; the public card is not touched."""
     card = describe(agent, Settings(app_id="shop"))
     before = card.SerializeToString(deterministic=True)
-    own = for_caller(card, agent, frozenset({"shop:buy", "approve"}))
+    ada = Caller("ada", "ada", frozenset({"shop:buy", "approve"}), frozenset({"", "acme"}))
+    own = for_caller(card, agent, ada)
     assert [skill.id for skill in own.skills] == ["buy"]
-    assert list(MessageToDict(own.capabilities.extensions[0].params)["skills"]) == ["buy"]
+    params = MessageToDict(own.capabilities.extensions[0].params)
+    assert params["skills"] == {
+        "buy": {
+            "input": {"type": "string"},
+            "output": {"type": "string"},
+            "idempotent": False,
+            "scope": "shop:buy",
+            "version": "1",
+            "failed": "surface",
+            "rejected": "surface",
+        }
+    }
+    assert params["caller"] == {"name": "ada", "tenants": ["", "acme"], "scopes": ["approve", "shop:buy"]}
     assert card.SerializeToString(deterministic=True) == before
 
 
@@ -85,3 +92,44 @@ def test_push_notifications_are_offered_where_the_operator_allows_them():
     assert not describe(agent, Settings(app_id="shop")).capabilities.push_notifications
     for allowed in ("public", "http://127.0.0.1:9000"):
         assert describe(agent, Settings(app_id="shop", webhooks=allowed)).capabilities.push_notifications
+
+
+class Order(BaseModel):
+    """What a shop takes."""
+
+    title: str = Field(description="Of the book.")
+
+
+class Worded(BaseModel):
+    """The same."""
+
+    title: str = Field(description="Its title.", examples=["Emma"])
+
+
+class Other(BaseModel):
+    """Something else."""
+
+    title: int
+
+
+def selling(given, *, idempotent=True, name="sell"):
+    shop = Agent(name="shop", version="1", description="Sells.", publisher="Tests")
+
+    async def sell(order, task):
+        """Sell."""
+        return ""
+
+    sell.__name__, sell.__annotations__ = name, {"order": given, "task": Task, "return": str}
+    shop.skill(scope="sell", idempotent=idempotent)(sell)
+    ada = Caller("ada", "ada", frozenset({"sell"}))
+    return for_caller(describe(shop, Settings(app_id="shop")), shop, ada)
+
+
+def test_two_agents_have_the_same_contract_whatever_their_words_are():
+    """Not where a field has another type, one may not be repeated, or it is not said what is taken."""
+    wanted = selling(Order)
+    assert same_contract(wanted, selling(Worded), "sell")
+    assert not same_contract(wanted, selling(Other), "sell")
+    assert not same_contract(wanted, selling(Order, idempotent=False), "sell")
+    assert not same_contract(wanted, selling(Order, name="buy"), "sell")
+    assert not same_contract(describe(agent, Settings(app_id="a")), describe(agent, Settings(app_id="b")), "buy")

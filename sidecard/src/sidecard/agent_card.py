@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from sidecard import extension
 from sidecard.agent import Agent, Skill
+from sidecard.callers import Caller
 from sidecard.egress import Destinations
 from sidecard.security_schemes import Way
 from sidecard.settings import Settings
@@ -35,7 +36,8 @@ def describe(agent: Agent, settings: Settings, ways: Sequence[Way] = ()) -> Agen
 
     `ways` are those to be known as a caller: of the agent, and of each skill those by which its scope can be held.
 
-    Input and output schemas of the skills are parameters of our extension: A2A's skills have no field for them.
+    What is to be known of a skill before it is called is a parameter of our extension; what it takes and gives, only in
+    the card `for_caller`.
     """
     card = AgentCard(
         name=agent.name,
@@ -55,18 +57,22 @@ def describe(agent: Agent, settings: Settings, ways: Sequence[Way] = ()) -> Agen
         skills=[_skill(skill, ways) for skill in agent.skills.values()],
         security_requirements=[_requirement(way) for way in ways],
     )
-    card.capabilities.extensions[0].params.update({"skills": {s.id: _contract(s) for s in agent.skills.values()}})
+    card.capabilities.extensions[0].params.update({"skills": {s.id: _outline(s) for s in agent.skills.values()}})
     return card
 
 
-def for_caller(card: AgentCard, agent: Agent, scopes: frozenset[str]) -> AgentCard:
-    """The card with only those skills, and their schemas, that somebody with these scopes may invoke."""
+def for_caller(card: AgentCard, agent: Agent, caller: Caller) -> AgentCard:
+    """The card with only those skills that this caller may invoke, with their contracts, and what it is taken for."""
     own = AgentCard()
     own.CopyFrom(card)
     del own.skills[:]
     del own.signatures[:]
-    own.skills.extend(skill for skill in card.skills if agent.skills[skill.id].scope in scopes)
-    own.capabilities.extensions[0].params.update({"skills": {s.id: _contract(agent.skills[s.id]) for s in own.skills}})
+    own.skills.extend(skill for skill in card.skills if agent.skills[skill.id].scope in caller.scopes)
+    params: dict[str, Any] = {
+        "skills": {s.id: _contract(agent.skills[s.id]) for s in own.skills},
+        "caller": {"name": caller.name, "tenants": sorted(caller.tenants), "scopes": sorted(caller.scopes)},
+    }
+    own.capabilities.extensions[0].params.update(params)
     return own
 
 
@@ -141,6 +147,10 @@ def _skill(skill: Skill, ways: Sequence[Way]) -> AgentSkill:
         examples=skill.examples,
         security_requirements=[_requirement(way, [skill.scope]) for way in ways if skill.scope in way.scopes],
     )
+
+
+def _outline(skill: Skill) -> dict[str, Any]:
+    return {"idempotent": skill.idempotent, "failed": skill.failed, "rejected": skill.rejected}
 
 
 def _contract(skill: Skill) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from sidecard.agent import Agent
-from sidecard.agent_card import REST_03_PATH, REST_PATH, describe, for_caller
+from sidecard.agent_card import REST_03_PATH, REST_PATH, describe
 from sidecard.audit import Audit, Audited
 from sidecard.callers import BearerTokens, Caller, Callers, CallersFile, Claims, Denied, Identify
 from sidecard.callers.discovery import Metadata
@@ -33,6 +33,7 @@ from sidecard.delegation import ForeignFile, Mesh, Outside
 from sidecard.edge import CallerContextBuilder, Edge, not_routed
 from sidecard.egress import Destinations
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable
+from sidecard.extended_card import ExtendedCards
 from sidecard.grpc_server import grpc_server
 from sidecard.http_server import http_server, served_over_tls
 from sidecard.jsonrpc import JsonRpc
@@ -65,6 +66,7 @@ STORE_RETRY_SECONDS = 1.0
 ISSUER_RETRY_SECONDS = 10.0
 COLLECT_AFTER = 50_000
 """Objects more than before, after which Python looks for garbage in cycles."""
+STARTING = "This agent is starting: its sidecar is not up yet; try again in a second"
 SHORTEST_KEY = 16
 """Bytes of the key that makes task ids unguessable."""
 _API_KEYS = TypeAdapter(dict[str, str])
@@ -87,6 +89,7 @@ class Service:
         self._follow_keys: Callable[[], Coroutine[Any, Any, None]]
         self._tokens = BearerTokens(self._file.issuers, settings.token_audience) if self._file.issuers else None
         self._card = OwnCard(self._described({}))
+        self._extended = ExtendedCards(self._card.present, self.agent, self._card.as_signed)
         self.resource = ProtectedResource.of(agent.name, settings, self._file)
         self._mesh = httpx.AsyncClient(transport=MeshTransport(settings), timeout=httpx.Timeout(60.0, connect=5.0))
         telemetry.instrument_client(self._mesh)
@@ -108,13 +111,13 @@ class Service:
     def engine(self) -> Engine:
         """The engine. Raises Unavailable until the service is ready."""
         if self._engine is None or not self.ready:
-            raise Unavailable("This agent is starting: its sidecar is not up yet; try again in a second")
+            raise Unavailable(STARTING)
         return self._engine
 
     async def identify(self, claims: Claims) -> Caller | None:
         """The verified caller of a request. Raises Unavailable until keys can be checked."""
         if self._callers is None:
-            raise Unavailable("This agent is starting: its sidecar is not up yet; try again in a second")
+            raise Unavailable(STARTING)
         return await self._callers.identify(claims)
 
     def scopes_of(self, name: str) -> frozenset[str]:
@@ -126,7 +129,9 @@ class Service:
         return self._card.signed
 
     def _extended_card(self, caller: Caller) -> AgentCard:
-        return for_caller(self._card.card, self.agent, caller.scopes)
+        if self._card.signed is None:
+            raise Unavailable(STARTING)
+        return self._extended.of(caller)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 

@@ -44,6 +44,14 @@ class OwnCard:
             self._secret = ""
             self.sign(secret)
 
+    def present(self) -> AgentCard:
+        """The card that it shows now, another object whenever that or its signatures have changed."""
+        return self.signed.card if self.signed else self.card
+
+    def as_signed(self, card: AgentCard) -> AgentCard:
+        """Another card of the same agent, signed as its public one is."""
+        return sign(card, *signing_keys(self._secret), now=self._clock())
+
     def sign(self, secret: str) -> None:
         """Sign with the keys in the secret signing-key, unless that was done with the same ones a while ago at most.
 

@@ -85,7 +85,8 @@ def origin_of(token: str) -> Origin:
 class Vouching:
     """Signs and believes in one agent's name.
 
-    `enters` tells whether a person may answer at an agent's own door a question that demands a scope ("" for any).
+    `key` gives the present signing key. `enters` tells whether a person may answer at an agent's own door a question
+    that demands a scope ("" for any).
     """
 
     agent: str

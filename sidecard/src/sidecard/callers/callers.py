@@ -88,7 +88,7 @@ class Callers:
         Then that agent's signed word is taken on what they said there; see `vouching`.
         """
         rights = self._rights(name)
-        if rights is None or self._denied.covers((f"caller:{name}",)):
+        if rights is None or any(self._denied.covers((f"caller:{one}",)) for one in (name, agent)):
             return False
         held = rights.grants.get(agent, [])
         return scope in held if scope else bool(held)

@@ -21,7 +21,7 @@ from sidecard.extension import NOTHING_SENT, URI, Sent
 from sidecard.registry import Registry
 from sidecard.tasks.states import TERMINAL
 from sidecard.tasks.watch import NotTaken
-from sidecard.trust import TrustStore
+from sidecard.trust import TrustStore, verify
 
 log = logging.getLogger("sidecard")
 
@@ -52,7 +52,7 @@ class Mesh:
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._clock, self._pause = clock, pause
-        self._registry = registry
+        self._registry, self._trust = registry, trust
         self.handshake = Handshake(client, registry, trust, outside, clock)
 
     async def follow(
@@ -171,7 +171,11 @@ class Mesh:
         """An agent's card as it is for this app. Raises AgentUnavailable."""
         try:
             client, _ = await self.handshake.client(agent, skill)
-            return await client.get_extended_agent_card(GetExtendedAgentCardRequest(tenant=tenant))
+            shown = await client.get_extended_agent_card(GetExtendedAgentCardRequest(tenant=tenant))
+            believed = verify(shown, self._trust).card
+            if believed.name != agent:
+                raise CardRejected(f"it shows the card of {believed.name[:64]!r}")
+            return believed
         except (CardRejected, *FAILURES) as error:
             raise AgentUnavailable(f"{agent} does not show this app its card: {words(error)}") from error
 

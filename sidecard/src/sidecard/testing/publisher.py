@@ -3,8 +3,10 @@
 import json
 from collections.abc import Callable
 
+from a2a.types import AgentCard
 from jwcrypto.jwk import JWK
 
+from sidecard.signature import sign
 from sidecard.trust import TrustStore
 from sidecard.vouching import Vouching
 
@@ -21,3 +23,7 @@ class Publisher:
     def vouching(self, agent: str, enters: Callable[[str, str, str], bool]) -> Vouching:
         """What signs and believes in an agent's name; `enters` as in `callers.Callers`."""
         return Vouching(agent, self.name, lambda: self.keys[agent], self.trust, enters)
+
+    def signer(self, agent: str) -> Callable[[AgentCard], AgentCard]:
+        """What signs an agent's cards."""
+        return lambda card: sign(card, self.keys[agent])

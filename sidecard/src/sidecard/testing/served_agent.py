@@ -17,11 +17,12 @@ from a2a.types import Task as A2ATask
 from fastapi import FastAPI
 
 from sidecard.agent import Agent
-from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, describe, for_caller
+from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, describe
 from sidecard.app import serve_on
 from sidecard.audit import Audit, Audited
 from sidecard.callers import KEY_HEADER, BearerTokens, Callers, CallersFile, Denied
 from sidecard.card import SignedCard
+from sidecard.extended_card import ExtendedCards
 from sidecard.extension import Asked, Granted, Sent
 from sidecard.grpc_server import grpc_server
 from sidecard.http_server import served_over_tls
@@ -185,7 +186,9 @@ async def served(
         operations = DurableRequestHandler(
             lambda: engine,
             scopes_of=known.scopes_of,
-            extended_card=lambda caller: for_caller(card, agent, caller.scopes),
+            extended_card=ExtendedCards(
+                lambda: card, agent, publisher.signer(agent.name) if publisher else lambda c: c
+            ).of,
             webhooks=webhooks,
             denied=denied,
         )

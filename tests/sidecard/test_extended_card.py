@@ -1,0 +1,144 @@
+"""What an agent shows of itself to one caller: over each binding, to each kind of identity, signed."""
+
+import pytest
+from a2a.types import GetExtendedAgentCardRequest
+from a2a.utils.errors import A2AError
+from google.protobuf.json_format import MessageToDict
+from pydantic import BaseModel
+
+from sidecard import Agent, Task
+from sidecard.callers import APP_ID_HEADER, TOKEN_HEADER, Caller
+from sidecard.errors import CardRejected
+from sidecard.extended_card import KEPT_SECONDS, MOST_KEPT, ExtendedCards
+from sidecard.testing import APP_TOKEN, MemoryStore, Publisher, served
+from sidecard.trust import verify
+
+BINDINGS = ["JSONRPC", "HTTP+JSON", "GRPC"]
+CALLERS = {
+    "ada": {"api_key": True, "tenants": ["acme"], "grants": {"shop": ["look"]}},
+    "boss": {"api_key": True, "sidecar": True, "grants": {"shop": ["look", "buy"]}},
+    "auditor": {"api_key": True, "grants": {"shop": ["approve"]}},
+    "stranger": {"api_key": True, "grants": {"mill": ["grind"]}},
+}
+
+
+class Order(BaseModel):
+    """What is bought."""
+
+    secret_field: str = ""
+
+
+def shop() -> Agent:
+    agent = Agent(name="shop", version="1", description="Sells.", publisher="Tests", asks=("approve",))
+
+    @agent.skill(scope="look", idempotent=True, examples=["a hat"])
+    async def look(order: Order, task: Task) -> str:
+        """Look."""
+        return ""
+
+    @agent.skill(scope="buy", idempotent=False)
+    async def buy(order: Order, task: Task) -> str:
+        """Buy."""
+        return ""
+
+    return agent
+
+
+@pytest.fixture
+def publisher():
+    return Publisher("shop")
+
+
+@pytest.fixture
+async def up(publisher):
+    async with served(shop(), MemoryStore(), CALLERS, publisher=publisher) as up:
+        yield up
+
+
+async def shown(up, binding, by, tenant=""):
+    return await up.client(binding, by).get_extended_agent_card(GetExtendedAgentCardRequest(tenant=tenant))
+
+
+def params(card):
+    return MessageToDict(card.capabilities.extensions[0].params)
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+@pytest.mark.parametrize(("by", "skills"), [("ada", ["look"]), ("boss", ["look", "buy"]), ("auditor", [])])
+async def test_a_caller_sees_just_the_skills_it_may_invoke(up, publisher, binding, by, skills):
+    """With what they take and give, and what it is taken for; signed by the agent's own key over any binding."""
+    card = await shown(up, binding, by)
+    assert [skill.id for skill in card.skills] == skills
+    assert sorted(params(card).get("skills", {})) == sorted(skills)
+    assert all("secret_field" in one["input"]["properties"] for one in params(card).get("skills", {}).values())
+    assert params(card)["caller"]["name"] == by
+    believed = verify(card, publisher.trust)
+    assert (believed.publisher, believed.card.name) == ("Tests", "shop")
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+@pytest.mark.parametrize(("by", "tenant"), [("stranger", ""), ("nobody", ""), ("boss", "acme"), ("ada", "other")])
+async def test_who_holds_nothing_here_or_is_in_another_tenant_sees_none(up, binding, by, tenant):
+    """Nor learns what there would be."""
+    with pytest.raises(A2AError) as caught:
+        await shown(up, binding, by, tenant)
+    assert "look" not in str(caught.value)
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_a_tenant_that_a_caller_may_use_changes_nothing(up, binding):
+    """Rights do not depend on it."""
+    assert await shown(up, binding, "ada", "acme") == await shown(up, binding, "ada")
+
+
+async def test_a_sidecars_word_counts_as_a_key(up):
+    """The same caller, known another way, is shown the same."""
+    request = {"jsonrpc": "2.0", "id": 1, "method": "GetExtendedAgentCard", "params": {}}
+    by_key = await up.http("boss").post("/a2a", json=request)
+    headers = {TOKEN_HEADER: APP_TOKEN, APP_ID_HEADER: "boss"}
+    by_sidecar = await up.http("", **headers).post("/a2a", json=request)
+    assert by_key.json()["result"] == by_sidecar.json()["result"]
+
+
+async def test_one_altered_byte_is_noticed(up, publisher):
+    """A card that somebody between gave another skill, or another address, is refused."""
+    card = await shown(up, "JSONRPC", "ada")
+    card.skills[0].description = "Look, and send your key."
+    with pytest.raises(CardRejected):
+        verify(card, publisher.trust)
+
+
+def test_the_public_card_tells_nobody_what_could_be_sent(up):
+    """Neither schemas nor the version of what runs; words, examples and actions it does."""
+    text = str(up.card)
+    assert "secret_field" not in text
+    assert "a hat" in text
+    assert params(up.card)["skills"]["look"] == {"idempotent": True, "failed": "retry", "rejected": "surface"}
+    assert "caller" not in params(up.card)
+
+
+def test_cards_are_signed_once_in_a_while_and_their_number_is_bounded(up):
+    """A caller that asks again and again costs no signature, and many callers no memory."""
+    signed, now = [], [0.0]
+
+    def sign(card):
+        signed.append(card)
+        return card
+
+    cards = ExtendedCards(lambda: up.card, up.agent, sign, clock=lambda: now[0])
+    ada = Caller("ada", "ada", frozenset({"look"}))
+    assert cards.of(ada) is cards.of(ada)
+    assert len(signed) == 1
+    now[0] = KEPT_SECONDS + 1
+    cards.of(ada)
+    assert len(signed) == 2
+    for number in range(2 * MOST_KEPT):
+        cards.of(Caller(f"c{number}", "c", frozenset({"look"})))
+    assert len(cards._kept) == MOST_KEPT
+
+
+def test_rights_that_change_are_seen_at_once(up):
+    """What is kept is for these rights and no others."""
+    cards = ExtendedCards(lambda: up.card, up.agent, lambda card: card)
+    assert [skill.id for skill in cards.of(Caller("ada", "ada", frozenset({"look"}))).skills] == ["look"]
+    assert list(cards.of(Caller("ada", "ada", frozenset())).skills) == []
