@@ -183,12 +183,11 @@ async def served(
         )
         await engine.start()
         stack.push_async_callback(engine.stop)
+        sign = publisher.signer(agent.name) if publisher else lambda unsigned: unsigned
         operations = DurableRequestHandler(
             lambda: engine,
             scopes_of=known.scopes_of,
-            extended_card=ExtendedCards(
-                lambda: card, agent, publisher.signer(agent.name) if publisher else lambda c: c
-            ).of,
+            extended_card=ExtendedCards(lambda: card, agent, sign).of,
             webhooks=webhooks,
             denied=denied,
         )
