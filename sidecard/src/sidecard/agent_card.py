@@ -76,6 +76,15 @@ def for_caller(card: AgentCard, agent: Agent, caller: Caller) -> AgentCard:
     return own
 
 
+def caller_in(card: AgentCard) -> dict[str, Any] | None:
+    """What a card `for_caller` takes its caller for: name, scopes, tenants; None in any other card."""
+    for declared in card.capabilities.extensions:
+        if declared.uri == extension.URI and "caller" in declared.params.fields:
+            known: dict[str, Any] = MessageToDict(declared.params)["caller"]
+            return {"name": known.get("name", ""), **{each: known.get(each, []) for each in ("scopes", "tenants")}}
+    return None
+
+
 def same_contract(one: AgentCard, other: AgentCard, skill: str) -> bool:
     """Whether both agents take and give the same with this skill, as far as their cards say; words aside."""
     mine, theirs = _shape(one, skill), _shape(other, skill)

@@ -17,6 +17,7 @@ from a2a.client.errors import A2AClientError
 from a2a.types import (
     AgentCard,
     CancelTaskRequest,
+    GetExtendedAgentCardRequest,
     GetTaskRequest,
     ListTasksRequest,
     ListTasksResponse,
@@ -39,7 +40,7 @@ from sidecard.refusals import Unavailable
 from sidecard.streamed import fold, is_last, place_of, task_id_of
 from sidecard.tasks.handler import LAST_EVENT_HEADER
 from sidecard.telemetry import Telemetry
-from sidecard.trust import VerifiedCard
+from sidecard.trust import VerifiedCard, verify
 
 PATIENCE = 30.0
 """Seconds of trying, without any sign of an agent, before a stream is given up."""
@@ -239,6 +240,12 @@ class AgentClient:
         request = ListTasksRequest(tenant=self._tenant, page_size=limit, status=cast("TaskState", state))
         with self._in_our_words():
             return await self._unary.list_tasks(request)
+
+    async def extended_card(self) -> VerifiedCard:
+        """The agent's card as it is for this caller, verified as the public one is. Raises also CardRejected."""
+        with self._in_our_words():
+            shown = await self._unary.get_extended_agent_card(GetExtendedAgentCardRequest(tenant=self._tenant))
+        return verify(shown, self._route.trust)
 
     async def cancel(self, task_id: str) -> Task:
         """Cancel a task and what it has delegated; returns when it has ended, one way or the other."""

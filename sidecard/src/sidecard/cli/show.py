@@ -14,6 +14,7 @@ from google.protobuf.message import Message as Proto
 from rich.console import Console
 from rich.markup import escape
 
+from sidecard.agent_card import caller_in
 from sidecard.extension import Asked
 from sidecard.tasks.binding import text_of
 from sidecard.tasks.states import INTERRUPTED, TERMINAL, state_name
@@ -127,6 +128,10 @@ def card(verified: VerifiedCard) -> Iterator[str]:
     for skill in shown.skills:
         first = skill.description.partition("\n\n")[0].replace("\n", " ")
         yield f"  {plain(skill.id.ljust(width))}  {plain(first)}"
+    if known := caller_in(shown):
+        held, tenants = ", ".join(known["scopes"]), ", ".join(filter(None, known["tenants"]))
+        where = f", in the tenants {tenants}, too" if tenants else ""
+        yield f"[bold]for you[/bold]  {plain(known['name'])}, who holds {plain(held or 'nothing')}{plain(where)}"
 
 
 def card_json(verified: VerifiedCard) -> str:

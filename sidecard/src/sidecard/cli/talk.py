@@ -183,19 +183,26 @@ def card(
         str, typer.Argument(metavar="AGENT_OR_URL", help="App-id, name in the registry, or any agent's base URL.")
     ],
     *,
+    extended: Annotated[bool, typer.Option("--extended", help="As it is for you: what you may do there.")] = False,
+    tenant: Tenant = "",
+    caller: As = "",
     as_json: Json = False,
 ) -> None:
-    """Fetch an agent's public card, verify it, and show it. Exit code 2 when it is refused.
+    """Fetch an agent's public card, verify it, and show it; --extended, its card for you. Exit code 2 when refused.
 
     An app-id of dapr.yaml is asked at its own port, a URL at its well-known path; any other name is looked up in the
     registry. Cards are verified against the pinned keys, or with the digest that an operator has pinned.
     """
     from sidecard.cli import cards, conversation, show
 
-    talk = conversation.Conversation(agent, as_json=as_json)
+    talk = conversation.Conversation(agent, caller=caller, tenant=tenant, as_json=as_json)
 
     async def work() -> int:
-        verified = await cards.fetch(talk.project, agent, talk.telemetry)
+        if extended:
+            async with talk.client() as client:
+                verified = await client.extended_card()
+        else:
+            verified = await cards.fetch(talk.project, agent, talk.telemetry)
         if as_json:
             print(show.card_json(verified))
         for line in show.card(verified):

@@ -21,6 +21,7 @@ from sidecard.app import serve_on
 from sidecard.callers import Callers, CallersFile
 from sidecard.card import SignedCard
 from sidecard.cli.project import Project
+from sidecard.extended_card import ExtendedCards
 from sidecard.settings import Settings
 from sidecard.signature import sign
 from sidecard.tasks.handler import DurableRequestHandler
@@ -80,6 +81,12 @@ def shop():
         """Tell how it goes."""
         await task.progress("half way")
         await task.artifact("report", "all [bold]well[/bold] \x1b[31m")
+
+    @agent.skill(scope="buy", idempotent=False)
+    async def charge(order: Order, task: Task) -> str:
+        """Ask for a card."""
+        granted = await task.authorize("May 9 EUR be charged?", authority="card:charge", details={"Amount": "9 EUR"})
+        return f"{granted.authority} by {granted.by}"
 
     @agent.skill(scope="buy", idempotent=False)
     async def refuse(order: Order, task: Task) -> None:
@@ -204,6 +211,7 @@ def sidecar(project, key, port):
     signed = SignedCard(sign(card, key))
     keys = {hashlib.sha256(f"the key of {name}".encode()).hexdigest(): name for name in ("boss", "guest")}
     callers = Callers("shop", CallersFile.model_validate(CALLERS), app_token=APP_TOKEN, api_keys=keys)
+    cards = ExtendedCards(lambda: card, agent, lambda unsigned: sign(unsigned, key))
     engines = []
 
     @contextlib.asynccontextmanager
@@ -212,7 +220,7 @@ def sidecar(project, key, port):
             engines.append(engine)
             yield
 
-    handler = DurableRequestHandler(lambda: engines[0], scopes_of=callers.scopes_of, extended_card=lambda _: card)
+    handler = DurableRequestHandler(lambda: engines[0], scopes_of=callers.scopes_of, extended_card=cards.of)
     app = FastAPI(lifespan=lifespan)
     serve_on(app, handler, callers.identify, lambda: signed, 1_000_000)
     front = FakeSidecar(app)

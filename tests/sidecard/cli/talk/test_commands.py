@@ -263,3 +263,52 @@ def test_the_trace_starts_at_the_user(project, sidecar):
     assert (root.service, root.name) == ("user", "sidecard send to shop")
     assert {span.trace_id for span in spans} == {root.trace_id}
     assert {span.parent_id for span in spans if span is not root} == {root.span_id}
+
+
+def test_an_authority_is_granted_with_what_it_is_for_in_view(run, sidecar):
+    """The command that is printed grants it; what is granted is shown before, and the same task goes on."""
+    asked = run("send", "shop", "x", "--skill", "charge")
+    assert asked.exit_code == 0
+    assert "AUTH_REQUIRED  May 9 EUR be charged?" in asked.output
+    assert "Amount  9 EUR" in asked.output
+    command = re.search(r"answer: sidecard (grant .*?)  ", asked.output)[1]
+    unsure = run(*shlex.split(command))
+    assert (unsure.exit_code, "say --yes" in unsure.output) == (2, True)
+    done = run(*shlex.split(command), "--yes")
+    assert done.exit_code == 0
+    assert "Amount  9 EUR" in done.output
+    assert "card:charge by desk" in done.output
+    assert task_id(done) == task_id(asked)
+
+
+def test_the_one_task_that_waits_needs_no_id(run, sidecar):
+    """Where there are several they are named, where there is none that is said."""
+    none = run("grant", "shop", "--yes")
+    assert (none.exit_code, "No task of yours at shop waits for an authority" in none.output) == (2, True)
+    first = task_id(run("send", "shop", "x", "--skill", "charge"))
+    assert run("refuse", "shop").exit_code == 1
+    assert "refused card:charge" in run("task", "shop", first).output
+    several = {task_id(run("send", "shop", "x", "--skill", "charge")) for _ in range(2)}
+    many = run("grant", "shop", "--yes")
+    assert many.exit_code == 2
+    assert all(one in many.output.replace("\n", "") for one in several)
+
+
+def test_a_question_is_not_granted(run, sidecar):
+    """It is answered."""
+    asked = task_id(run("send", "shop", "one", "--skill", "choose"))
+    done = run("grant", "shop", "--task", asked, "--yes")
+    assert (done.exit_code, "waits for an answer" in done.output) == (2, True)
+
+
+def test_a_card_is_shown_as_it_is_for_me(run, sidecar):
+    """What I may do there, and what I am taken for; verified as the public one."""
+    mine = run("card", "shop", "--extended")
+    assert mine.exit_code == 0
+    assert "verified" in mine.output
+    assert "choose" in mine.output
+    assert "for you  desk, who holds buy, in the tenants north, too" in mine.output
+    others = run("card", "shop", "--extended", "--as", "guest")
+    assert "for you  guest, who holds look" in others.output
+    assert "choose" not in others.output
+    assert "for you" not in run("card", "shop").output
