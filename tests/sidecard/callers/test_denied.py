@@ -11,11 +11,13 @@ import pytest
 from a2a.client.errors import A2AClientError
 from a2a.types import ListTasksRequest, SendMessageRequest
 from a2a.types.a2a_pb2_grpc import A2AServiceStub
+from a2a.utils.errors import A2AError
 
 from sidecard import Agent, Task
-from sidecard.callers import Callers, CallersFile, Claims, Denied
+from sidecard.callers import BearerTokens, Callers, CallersFile, Claims, Denied
 from sidecard.callers.denied import mark_of
 from sidecard.testing import APP_TOKEN, MemoryStore, message, served
+from sidecard.testing.fake_issuer import AUDIENCE, FakeIssuer
 from tests.sidecard.authority import Authority
 
 BINDINGS = ("JSONRPC", "HTTP+JSON", "GRPC")
@@ -82,6 +84,50 @@ async def test_each_way_of_being_known_can_be_revoked_alone(tmp_path, mark):
     assert await let_in() == requests.keys() - hit.get(mark, {"old"} if mark.startswith("key") else {"buyer"})
     denied.become([])
     assert await let_in() == requests.keys()
+
+
+@pytest.mark.parametrize("mark", ["caller:anna", "client:desktop", "client:planner", "token:t-1"])
+async def test_tokens_can_be_revoked_by_whose_they_are_or_one_by_one(mark):
+    """The person or client that has a token, the program that got it, who exchanged it, and its own id (jti)."""
+    issuer = FakeIssuer()
+    file = CallersFile.model_validate(
+        {
+            "issuers": {"company": {"url": issuer.url}},
+            "callers": {
+                "anna": {"token": {"issuer": "company", "subject": "ada"}, "grants": {"shop": ["look"]}},
+                "bert": {"token": {"issuer": "company", "subject": "bob"}, "grants": {"shop": ["look"]}},
+            },
+        }
+    )
+    tokens, denied = BearerTokens(file.issuers, AUDIENCE, issuer.http()), Denied()
+    known = Callers("shop", file, app_token="t", api_keys={}, tokens=tokens, denied=denied)
+    adas = issuer.token("ada", jti="t-1", act={"sub": "planner"})
+    bobs = issuer.token("bob", jti="t-2", client_id="phone")
+
+    async def let_in():
+        claims = (Claims({"authorization": f"Bearer {token}"}) for token in (adas, bobs))
+        return [caller and caller.name for caller in [await known.identify(one) for one in claims]]
+
+    assert await let_in() == ["anna", "bert"]
+    denied.become([mark])
+    assert await let_in() == [None, "bert"]
+    denied.become([])
+    assert await let_in() == ["anna", "bert"]
+    await tokens.aclose()
+
+
+async def test_people_who_are_not_listed_can_be_revoked():
+    """By the issuer's name and theirs."""
+    issuer = FakeIssuer()
+    company = {"url": issuer.url, "everyone": {"grants": {"shop": ["look"]}}}
+    file = CallersFile.model_validate({"issuers": {"company": company}, "callers": {}})
+    tokens, denied = BearerTokens(file.issuers, AUDIENCE, issuer.http()), Denied()
+    known = Callers("shop", file, app_token="t", api_keys={}, tokens=tokens, denied=denied)
+    claims = Claims({"authorization": f"Bearer {issuer.token('ada')}"})
+    assert (await known.identify(claims)).name == "company/ada"
+    denied.become([mark_of("company/ada")])
+    assert await known.identify(claims) is None
+    await tokens.aclose()
 
 
 async def test_a_revoked_certificate_spoils_the_key_beside_it(tmp_path):
@@ -182,7 +228,7 @@ async def test_what_is_waited_for_is_not_told_to_who_is_revoked_meanwhile(desk):
             await asyncio.sleep(0.01)
     desk.denied.become(["caller:ada"])
     going_on.set()
-    with pytest.raises(A2AClientError, match=r"(?i)who you are|401"):
+    with pytest.raises((A2AClientError, A2AError), match=r"(?i)who you are|401"):
         await waiting
     desk.denied.become([])
     assert (await desk.send("ada", "hat", again="m1")).artifacts[0].parts[0].text == "hat"
