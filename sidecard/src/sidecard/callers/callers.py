@@ -140,7 +140,8 @@ class Callers:
         if scheme.lower() != "bearer" or self._tokens is None:
             return None
         token = await self._tokens.verify(sent.strip(), claims.certificate)
-        marks = (f"{kind}:{said}" for kind, said in (("client", token.client), ("token", token.id)) if said)
+        who = (("client", token.client), ("client", token.actor), ("token", token.id))
+        marks = (f"{kind}:{said}" for kind, said in who if said)
         caller = self._caller(self._name(token), f"token:{token.issuer}#{token.subject or token.client}", *marks)
         if caller is None:
             raise Unauthenticated("The token is good, but whose it is holds no rights here: see agents/callers.yaml")

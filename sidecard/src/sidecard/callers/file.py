@@ -60,6 +60,7 @@ class Issuer(BaseModel):
 
     `url` is what its tokens have as `iss`, to the letter. `types` are those that its access tokens call themselves; an
     issuer that knows no RFC 9068 says JWT, as for its ID tokens. `everyone` is what people hold who are not listed.
+    `login` is the client that `sidecard login` is there: a public one, with redirects to http://127.0.0.1/callback.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -68,6 +69,7 @@ class Issuer(BaseModel):
     algorithms: list[Algorithm] = Field(default=list(ALGORITHMS), min_length=1)
     types: list[Literal["at+jwt", "JWT"]] = Field(default=["at+jwt"], min_length=1)
     everyone: Rights | None = None
+    login: ClaimedName = "sidecard"
 
 
 class CallersFile(BaseModel):

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sidecard.cli import estate, granting, keys, revoke, talk
+from sidecard.cli import estate, granting, keys, login, revoke, talk
 from sidecard.cli.audit import audit
 from sidecard.cli.check import check
 from sidecard.cli.console import Console
@@ -94,6 +94,7 @@ def _bootstrap(as_json: Json = False) -> None:
 
 app.command("check", rich_help_panel="Set-up")(check)
 talk.register(app)
+login.register(app)
 estate.register(app)
 revoke.register(app)
 granting.register(app)

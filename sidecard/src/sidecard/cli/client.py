@@ -91,6 +91,8 @@ class AgentClient:
         try:
             self._verified = await fetch_card(self._http, self._route.url, self._route.trust, agent=self.agent)
             self._http.headers.update(self._route.headers)
+            if self._route.auth is not None:
+                self._http.auth = self._route.auth
             here = reached_at(self._verified.card, self._route.url)
             self._streaming = self._client(here, streaming=True)
             self._unary = self._client(here, streaming=False)

@@ -21,7 +21,10 @@ Answer = Annotated[str, typer.Option(help="Answer to the question that the --tas
 Context = Annotated[str, typer.Option(help="Id of the context that a new task belongs to.")]
 Tenant = Annotated[str, typer.Option(help="Tenant to work in; default: the default one.")]
 As = Annotated[
-    str, typer.Option("--as", help="Caller with a key in .sidecard/keys; default: through your sidecar, desk.")
+    str,
+    typer.Option(
+        "--as", help="Caller with a key in .sidecard/keys, or signed in; default: through your sidecar, desk."
+    ),
 ]
 MessageId = Annotated[str, typer.Option(help="Saying the same again under the same id starts nothing twice.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return as soon as the agent has taken it.")]

@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -23,13 +23,14 @@ DESK = "desk"
 
 @dataclass(frozen=True)
 class Way:
-    """How one agent is reached. `headers` say who calls; they are sent only once the agent's card is verified."""
+    """How one agent is reached. `headers` and `auth` say who calls; only once the agent's card is verified."""
 
     agent: str
     url: str
     transport: httpx.AsyncBaseTransport
     trust: TrustStore
     headers: dict[str, str] = field(default_factory=dict)
+    auth: httpx.Auth | None = None
 
 
 def through_desk(project: Project, agent: str) -> Way:
@@ -55,15 +56,23 @@ def mesh(project: Project) -> httpx.AsyncBaseTransport:
 
 
 def directly(project: Project, agent: str, caller: str = "") -> Way:
-    """To the agent's own port, as a caller with a key in `.sidecard/keys`; without a caller only to its public card.
+    """To the agent's own port, as a caller with a key in `.sidecard/keys`, or with a session (`sidecard login`).
+
+    Without a caller only to its public card.
 
     Raises:
-        ConfigurationError: there is no such agent, or no key or trust file yet.
+        ConfigurationError: there is no such agent, no such key or session, or no trust file yet.
     """
     url = f"http://127.0.0.1:{agent_of(project, agent).app_port}"
     unreachable = f"{agent} does not answer at {url}: run `make up`, or `make restart agent={agent}` if it crashed."
-    headers = {KEY_HEADER: _key(project.local / "keys", caller)} if caller else {}
-    return Way(agent, url, _DirectTransport(unreachable), pinned_keys(project), headers)
+    way = Way(agent, url, _DirectTransport(unreachable), pinned_keys(project))
+    if not caller:
+        return way
+    if (project.local / "sessions" / f"{caller}.json").exists():
+        from sidecard.cli.signed_in import SessionAuth
+
+        return replace(way, auth=SessionAuth(project, caller, agent))
+    return replace(way, headers={KEY_HEADER: _key(project.local / "keys", caller)})
 
 
 def anywhere(project: Project, url: str) -> Way:
@@ -112,7 +121,7 @@ def _key(folder: Path, caller: str) -> str:
     if caller not in known:
         raise ConfigurationError(
             f"There is no key of {caller!r} in {folder} (there are: {', '.join(sorted(known)) or 'none'}): "
-            "give it `api_key: true` in agents/callers.yaml, then `make down up`."
+            "give it `api_key: true` in agents/callers.yaml, then `make down up`; people sign in by `sidecard login`."
         )
     return known[caller].read_text().strip()
 
