@@ -16,7 +16,7 @@ bench: setup ; @.venv/bin/python -m bench
 # What those stand on. Each does nothing when it has been done.
 setup: .venv/.installed
 runtime: setup ; @$(SIDECARD) runtime
-foreign: foreign/node/node_modules/.installed
+foreign: foreign/node/node_modules/.installed foreign/adk/.venv/.installed
 bootstrap: setup ; @$(SIDECARD) bootstrap
 sentry: runtime ; @$(SIDECARD) sentry
 
@@ -33,4 +33,10 @@ foreign/node/node_modules/.installed: foreign/node/package-lock.json
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null && npm --version >/dev/null 2>&1 || { echo "The tests meet a client and an OpenID provider written in JavaScript: install Node.js 20 or later, with npm"; exit 1; }
 	@echo "JavaScript packages, from package-lock.json into foreign/node"
 	@cd foreign/node && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+foreign/adk/.venv/.installed: foreign/adk/requirements.lock
+	@echo "Agents of another framework, from requirements.lock into foreign/adk/.venv"
+	@test -x foreign/adk/.venv/bin/python || $(PYTHON) -m venv foreign/adk/.venv
+	@foreign/adk/.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r foreign/adk/requirements.lock
 	@touch $@
