@@ -1,8 +1,10 @@
 """A client made with Google's ADK, which calls somebody's agent. `python traveller.py CONFIG.json` prints what it said.
 
-CONFIG: `agent` (base URL), `key` (the public JWK pinned for its card), `issuer`, `client_id`, `client_secret`, `scope`;
-`text` to send, which goes as data if it is a JSON object; `metadata` for the request; `traceparent` of the trace that
-it acts in. Prints {"text", "error", "task_id", "traceparent"}; ends with 1 when the card is not to be believed.
+CONFIG: `agent` (base URL), `key` (the public JWK pinned for its card), `issuer`, `client_id`, `client_secret`, `scope`,
+`audience` of the token where that is not the agent's URL; `text` to send, which goes as data if it is a JSON object;
+`metadata` for the request; `traceparent` of the trace that it acts in.
+
+Prints {"text", "error", "task_id", "traceparent"}; ends with 1 when the card is not to be believed.
 """
 
 import asyncio
@@ -36,7 +38,11 @@ def pinned(key: dict):
 async def token(config: dict, http: httpx.AsyncClient) -> str:
     """A token for that agent alone."""
     metadata = (await http.get(f"{config['issuer']}/.well-known/openid-configuration")).json()
-    asked = {"grant_type": "client_credentials", "scope": config["scope"], "resource": config["agent"]}
+    asked = {
+        "grant_type": "client_credentials",
+        "scope": config["scope"],
+        "resource": config.get("audience", config["agent"]),
+    }
     client = (config["client_id"], config["client_secret"])
     answer = await http.post(metadata["token_endpoint"], data=asked, auth=client)
     return answer.raise_for_status().json()["access_token"]
