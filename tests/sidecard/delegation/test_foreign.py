@@ -348,6 +348,13 @@ async def test_a_callers_token_is_exchanged_where_its_rights_shall_travel(bench,
     assert {one["authorization"] for one in bench.stranger.seen} == {"Bearer t1"}
 
 
+async def test_our_rights_are_no_substitute_for_a_callers(bench):
+    """Where its rights shall travel and its token is not at hand, nothing is asked for and nothing sent."""
+    with pytest.raises(NotTaken, match="no token of this caller's is at hand"):
+        await bench.follow(bench.mesh(exchange=True))
+    assert bench.stranger.seen == bench.issuer.asked == []
+
+
 # -- what it survives ------------------------------------------------------------------------------------------------
 
 

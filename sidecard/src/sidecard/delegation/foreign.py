@@ -30,7 +30,8 @@ class Issuer(BaseModel):
 
     `audience` is what the agent calls itself there, its base URL by default. `scopes` are by skill, `""` for all that
     are not named; what is not there is taken from the agent's verified card. With `exchange` a caller's own token is
-    exchanged (RFC 8693) where one is at hand, so that its rights travel and not ours.
+    exchanged (RFC 8693), so that its rights travel and not ours; without one the agent is not called. Tasks keep no
+    tokens, since they outlive them: for what tasks delegate, leave it off, and our own rights bound what is done.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -15,7 +15,7 @@ from sidecard.card import CardCache, fetch_card, reached_at
 from sidecard.credentials import Authority, Bearer, Tokens
 from sidecard.delegation.foreign import ForeignAgent
 from sidecard.egress import DestinationRefused, Origin
-from sidecard.errors import AgentUnavailable, CardRejected
+from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
 from sidecard.extension import URI
 from sidecard.foreign import fetch_enrolled, fetch_foreign
 from sidecard.outbound import Outbound
@@ -40,7 +40,7 @@ class Met:
     extended: bool
     """Whether the agent knows our extension: then it also recognises a message that is sent again."""
     foreign: ForeignAgent | None = None
-    clients: dict[tuple[str, str], Client] = field(default_factory=dict)
+    clients: dict[tuple[str, ...], Client] = field(default_factory=dict)
 
 
 class Outside:
@@ -121,7 +121,7 @@ class Handshake:
         """
         met = await self.meet(agent)
         authority = self._authority(met, skill, subject_token)
-        key = (authority.scope, authority.subject_token) if authority else ("", "")
+        key = authority.key if authority else ()
         if authority is not None and self._outside is not None:
             with span("handshake credentials", agent=agent, scope=authority.scope, issuer=authority.issuer):
                 await self._outside.tokens.token(authority)
@@ -194,6 +194,10 @@ class Handshake:
             return None
         ours = foreign.credentials
         carried = subject_token if ours.exchange else ""
+        if ours.exchange and skill and not carried:  # our own rights would do more than its caller may
+            raise AccessDenied(
+                "it is called with its callers' own rights (exchange), and no token of this caller's is at hand"
+            )
         return Authority(ours.issuer, ours.audience or foreign.url, foreign.scope(met.card, skill), carried)
 
     def _make(self, met: Met, authority: Authority | None) -> Client:
