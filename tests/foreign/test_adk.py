@@ -1,6 +1,7 @@
 """The five-step handshake with another framework, both ways, on real processes: Google's ADK, an OpenID provider."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 
@@ -11,15 +12,12 @@ from jwcrypto.jwk import JWK
 from pydantic import BaseModel
 
 from sidecard import Agent, Task
-from sidecard.credentials import OAuthClient, Tokens
-from sidecard.delegation import ForeignAgent, Mesh, Outside
-from sidecard.egress import Destinations
+from sidecard.credentials import OAuthClient
+from sidecard.delegation import ForeignAgent, calling
 from sidecard.errors import AgentUnavailable
 from sidecard.extension import URI, Sent
-from sidecard.outbound import Outbound
-from sidecard.registry import Registry
 from sidecard.tasks.watch import NotTaken
-from sidecard.telemetry import Telemetry, continue_trace
+from sidecard.telemetry import continue_trace
 from sidecard.testing import MemoryStore, message, served
 from sidecard.trust import TrustStore
 from tests.foreign.conftest import ADK, AUDIENCE, FOREIGN, RAIL, public, run
@@ -33,18 +31,8 @@ TRAVELLER_PROGRAM = [str(ADK), str(FOREIGN / "adk" / "traveller.py")]
 class Way:
     """Our way to the railways: enrolled by direct configuration, as their operator told us."""
 
-    def __init__(self, railways, openid, **enrolled):
-        credentials = {"issuer": openid.issuer}
-        agent = {"url": railways.url, "publisher": "Railways of Europe", "credentials": credentials} | enrolled
-        trust = {"publishers": {"Railways of Europe": {"keys": [railways.key]}}}
-        self.outbound = Outbound(Destinations.parse(f"{railways.url} {openid.issuer}"))
-        known = {openid.issuer: OAuthClient(client_id="planner", client_secret="the secret of planner")}
-        self.tokens = Tokens(self.outbound, known)
-        agents = {"railways": ForeignAgent.model_validate(agent)}
-        outside = Outside(agents, self.outbound, self.tokens, Telemetry().instrument_client)
-        self.http = httpx.AsyncClient()
-        self.mesh = Mesh(self.http, Registry(self.http), TrustStore.parse(json.dumps(trust)), outside)
-        self.accepted = []
+    def __init__(self, mesh):
+        self.mesh, self.accepted = mesh, []
 
     async def follow(self, text, **more):
         sent = Sent(skill="railways").attach(message(text))
@@ -53,16 +41,22 @@ class Way:
 
 @pytest.fixture
 async def way(railways, openid):
-    made = []
+    async with contextlib.AsyncExitStack() as stack:
 
-    def make(**enrolled):
-        made.append(Way(railways, openid, **enrolled))
-        return made[-1]
+        async def make(key=None, **credentials):
+            trust = {"publishers": {"Railways of Europe": {"keys": [key or railways.key]}}}
+            agent = ForeignAgent(
+                url=railways.url, publisher="Railways of Europe", credentials={"issuer": openid.issuer} | credentials
+            )
+            way = calling(
+                {"railways": agent},
+                TrustStore.parse(json.dumps(trust)),
+                allowed=f"{railways.url} {openid.issuer}",
+                clients={openid.issuer: OAuthClient(client_id="planner", client_secret="the secret of planner")},
+            )
+            return Way(await stack.enter_async_context(way))
 
-    yield make
-    for one in made:
-        await one.http.aclose()
-        await one.outbound.aclose()
+        yield make
 
 
 def seen(railways):
@@ -79,7 +73,7 @@ async def test_our_agents_reach_one_made_with_adk(way, railways):
     """Discovered, verified by the SDK's own signature, with a token for it alone, in one trace, to the end."""
     seen(railways)
     with continue_trace(PARENT):
-        task = await way().follow("LIS to OPO")
+        task = await (await way()).follow("LIS to OPO")
     assert task.status.state == S.TASK_STATE_COMPLETED
     assert task.artifacts[0].parts[0].text.startswith("IC ")
     calls = seen(railways)
@@ -92,7 +86,7 @@ async def test_our_agents_reach_one_made_with_adk(way, railways):
 
 async def test_a_task_of_theirs_is_canceled(way, railways):
     """While it works: lifecycle tracking does not end with COMPLETED."""
-    ours = way()
+    ours = await way()
     following = asyncio.create_task(ours.follow("LIS to OPO, slowly"))
     async with asyncio.timeout(60):
         while not ours.accepted:  # noqa: ASYNC110 -- another process
@@ -104,10 +98,8 @@ async def test_a_task_of_theirs_is_canceled(way, railways):
 
 async def test_their_card_by_another_key_gets_nothing(way, railways):
     """No token, no message."""
-    ours = way()
     forged = JWK.generate(kty="EC", crv="P-256", kid=railways.key["kid"], alg="ES256").export_public(as_dict=True)
-    trust = TrustStore.parse(json.dumps({"publishers": {"Railways of Europe": {"keys": [forged]}}}))
-    ours.mesh.handshake._trust = trust
+    ours = await way(forged)
     seen(railways)
     with pytest.raises(NotTaken, match="altered, or not signed"):
         await ours.follow("LIS to OPO")
@@ -116,8 +108,7 @@ async def test_their_card_by_another_key_gets_nothing(way, railways):
 
 async def test_a_token_without_the_scope_is_refused_there(way):
     """By them: the scope is theirs to check."""
-    ours = way(credentials={"issuer": way().mesh.handshake._outside.agents["railways"].credentials.issuer,
-                            "scopes": {"": ["look"]}})  # fmt: skip
+    ours = await way(scopes={"": ["look"]})
     with pytest.raises(AgentUnavailable, match="HTTP 403"):
         await ours.follow("LIS to OPO")
 
@@ -165,7 +156,7 @@ async def callers_tokens_that_arrive(way, railways, openid):
 
 async def test_a_callers_token_never_reaches_a_third_party(way, railways, openid):
     """Our agent calls with a token of its own, made out to the other one."""
-    state, arrived = await callers_tokens_that_arrive(way(), railways, openid)
+    state, arrived = await callers_tokens_that_arrive(await way(), railways, openid)
     assert (state, arrived) == ("TASK_STATE_COMPLETED", 0)
 
 
@@ -177,8 +168,8 @@ async def test_an_agent_that_hands_it_on_is_found_out(way, railways, openid, mon
     async def hand_on(*_, **__):
         return token
 
-    ours = way()
-    monkeypatch.setattr(ours.tokens, "token", hand_on)
+    monkeypatch.setattr("sidecard.credentials.Tokens.token", hand_on)
+    ours = await way()
     state, arrived = await callers_tokens_that_arrive(ours, railways, openid)
     assert state == "TASK_STATE_FAILED"
     assert arrived > 0
@@ -188,7 +179,7 @@ async def test_a_callers_rights_travel_by_token_exchange(way, railways, openid):
     """RFC 8693: the other agent sees whose right it is and who acts; the token itself stays with us."""
     token = openid.token("traveller", "the secret of traveller", resource=AUDIENCE, scope="look")
     seen(railways)
-    ours = way(credentials={"issuer": openid.issuer, "exchange": True})
+    ours = await way(exchange=True)
     task = await ours.follow("LIS to MAD", subject_token=token)
     assert task.status.state == S.TASK_STATE_COMPLETED
     calls = seen(railways)
