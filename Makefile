@@ -32,7 +32,7 @@ sentry: runtime ; @$(SIDECARD) sentry
 foreign/node/node_modules/.installed: foreign/node/package-lock.json
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null && npm --version >/dev/null 2>&1 || { echo "The tests meet a client and an OpenID provider written in JavaScript: install Node.js 20 or later, with npm"; exit 1; }
 	@echo "JavaScript packages, from package-lock.json into foreign/node"
-	@cd foreign/node && npm ci --silent --no-audit --no-fund
+	@test -L foreign/node/node_modules || { cd foreign/node && npm ci --silent --no-audit --no-fund; } # a link's are another tree's
 	@touch $@
 
 foreign/adk/.venv/.installed: foreign/adk/requirements.lock

@@ -161,7 +161,8 @@ async def test_a_callers_token_is_exchanged_and_not_kept_in_words(issuer, tokens
     assert form["grant_type"] == [EXCHANGE]
     assert form["subject_token"] == ["ada's"]
     assert form["subject_token_type"] == ["urn:ietf:params:oauth:token-type:access_token"]
-    assert "ada's" not in repr(authority) + repr(vars(tokens)["_tokens"])
+    told = repr(authority) + repr(vars(tokens)["_tokens"])
+    assert not any(token in told for token in ("ada's", "t1", "t2", "t3"))
 
 
 class Agent:
