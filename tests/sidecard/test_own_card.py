@@ -55,10 +55,12 @@ def test_a_rotation_overlaps():
     own = OwnCard(CARD, clock=clock)
     own.sign(secret(OLD))
     own.sign(secret(NEW, OLD))
+    assert own.key()["kid"] == "shop-old"
     shown = own.signed.card
     assert verify(shown, trust(OLD), clock.now).kid == "shop-old"
     assert verify(shown, trust(NEW), clock.now).kid == "shop-new"
     own.sign(secret(NEW))
+    assert own.key()["kid"] == "shop-new"
     with pytest.raises(CardRejected, match="is not pinned"):
         verify(own.signed.card, trust(OLD), clock.now)
     assert verify(own.signed.card, trust(NEW), clock.now).kid == "shop-new"

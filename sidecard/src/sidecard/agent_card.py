@@ -14,12 +14,13 @@ from a2a.types import (
     StringList,
 )
 from google.protobuf.json_format import MessageToDict
-from pydantic import TypeAdapter
 
 from sidecard import extension
 from sidecard.agent import Agent, Skill
 from sidecard.callers import Caller
+from sidecard.contract import contract_of
 from sidecard.egress import Destinations
+from sidecard.schemas import wordless
 from sidecard.security_schemes import Way
 from sidecard.settings import Settings
 
@@ -69,7 +70,7 @@ def for_caller(card: AgentCard, agent: Agent, caller: Caller) -> AgentCard:
     del own.signatures[:]
     own.skills.extend(skill for skill in card.skills if agent.skills[skill.id].scope in caller.scopes)
     params: dict[str, Any] = {
-        "skills": {s.id: _contract(agent.skills[s.id]) for s in own.skills},
+        "skills": {s.id: contract_of(agent.skills[s.id]) for s in own.skills},
         "caller": {"name": caller.name, "tenants": sorted(caller.tenants), "scopes": sorted(caller.scopes)},
     }
     own.capabilities.extensions[0].params.update(params)
@@ -99,28 +100,8 @@ def _shape(card: AgentCard, skill: str) -> list[Any] | None:
         if declared.uri == extension.URI:
             contract = MessageToDict(declared.params).get("skills", {}).get(skill, {})
             if "input" in contract and "output" in contract:
-                return [_wordless(contract["input"]), _wordless(contract["output"]), contract.get("idempotent")]
+                return [wordless(contract["input"]), wordless(contract["output"]), contract.get("idempotent")]
     return None
-
-
-_NAMED = frozenset({"properties", "$defs", "patternProperties"})
-"""Members of a JSON Schema whose own members are named by its author."""
-_WORDS = frozenset({"title", "description", "examples"})
-
-
-def _wordless(schema: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """A JSON Schema without what is only for readers."""
-    if isinstance(schema, list):
-        return [_wordless(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        name: {key: _wordless(one) for key, one in value.items()}
-        if name in _NAMED and isinstance(value, dict)
-        else _wordless(value)
-        for name, value in schema.items()
-        if name not in _WORDS
-    }
 
 
 def _interfaces(settings: Settings) -> list[AgentInterface]:
@@ -160,15 +141,3 @@ def _skill(skill: Skill, ways: Sequence[Way]) -> AgentSkill:
 
 def _outline(skill: Skill) -> dict[str, Any]:
     return {"idempotent": skill.idempotent, "failed": skill.failed, "rejected": skill.rejected}
-
-
-def _contract(skill: Skill) -> dict[str, Any]:
-    return {
-        "input": TypeAdapter(skill.input).json_schema(),
-        "output": skill.output.json_schema(mode="serialization"),
-        "idempotent": skill.idempotent,
-        "scope": skill.scope,
-        "version": skill.version,
-        "failed": skill.failed,
-        "rejected": skill.rejected,
-    }

@@ -85,11 +85,11 @@ def demands_of(card: AgentCard) -> list[list[Demand]]:
 
 
 def _origins(card: AgentCard) -> set[Origin]:
-    """Every origin that a card names as the agent's or its publisher's. A gRPC target (host:port) is none."""
+    """Every origin at which a card says that the agent is. A gRPC target (host:port) is none."""
     found = set()
-    for url in (card.provider.url, *(interface.url for interface in card.supported_interfaces)):
+    for interface in card.supported_interfaces:
         try:
-            found.add(Origin.of(url))
+            found.add(Origin.of(interface.url))
         except DestinationRefused:
             continue
     return found

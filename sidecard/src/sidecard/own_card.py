@@ -32,10 +32,16 @@ class OwnCard:
         self.signed: SignedCard | None = None
         self._clock = clock
         self._secret, self._at = "", 0.0
+        self._keys: list[JWK] = []
 
     def key(self) -> JWK:
-        """The key that the agent signs with; while keys rotate the older one, which all others know by now."""
-        return signing_keys(self._secret)[0]
+        """The key that the agent signs with; while keys rotate the oldest one, which all others know by now.
+
+        Raises RuntimeError before there is one.
+        """
+        if not self._keys:
+            raise RuntimeError("sign the card first")
+        return self._keys[-1]
 
     def show(self, card: AgentCard) -> None:
         """Show another card from now on, signed with the same keys."""
@@ -60,8 +66,9 @@ class OwnCard:
         now = self._clock()
         if secret == self._secret and 0 <= now - self._at < RENEW_SECONDS:
             return
-        self.signed = SignedCard(sign(self.card, *signing_keys(secret), now=now))
-        self._secret, self._at = secret, now
+        keys = signing_keys(secret)
+        self.signed = SignedCard(sign(self.card, *keys, now=now))
+        self._secret, self._at, self._keys = secret, now, keys
 
 
 async def keep_current(card: OwnCard, trust: TrustStore, agent: str, read: ReadSecret) -> None:

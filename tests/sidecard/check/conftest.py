@@ -1,5 +1,6 @@
 """A copy of this project whose agents are stubs: what their code says is just what agents/callers.yaml grants."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,15 @@ ROOT = Path(__file__).parents[3]
 STUB = """
 from types import SimpleNamespace
 
+from pydantic import TypeAdapter
+
+text = dict(input=str, output=TypeAdapter(str), version="1", failed="retry", rejected="surface")
 agent = SimpleNamespace(name={name!r}, version="1.0.0", asks=(), skills={{
-    scope: SimpleNamespace(scope=scope, idempotent=True) for scope in {scopes!r}
+    scope: SimpleNamespace(scope=scope, idempotent=True, **text) for scope in {scopes!r}
 }})
 """
+TEXT = {"input": {"type": "string"}, "output": {"type": "string"}, "idempotent": True, "version": "1",
+        "failed": "retry", "rejected": "surface"}  # fmt: skip
 
 
 class Copy:
@@ -38,7 +44,13 @@ class Copy:
             init.write_text("")
         for name in granted.keys() - {"registry"}:
             scopes = granted[name]
-            self.write(f"agents/{name}/agent.py", STUB.format(name=name, scopes=sorted(scopes)))
+            self.stub(name, sorted(scopes))
+
+    def stub(self, name: str, scopes: list[str]) -> None:
+        """An agent with one skill for each of these scopes, which it has published."""
+        self.write(f"agents/{name}/agent.py", STUB.format(name=name, scopes=scopes))
+        contracts = {scope: {**TEXT, "scope": scope} for scope in scopes}
+        self.write(f"agents/{name}/contract.json", json.dumps({"version": "1.0.0", "skills": contracts}))
 
     def write(self, file: str, text: str) -> None:
         """Replaces a file."""

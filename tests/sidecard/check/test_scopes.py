@@ -18,7 +18,7 @@ def test_a_scope_of_no_skill_is_found(project):
 def test_a_skill_that_nobody_may_use_is_a_warning(project):
     """It may be on purpose, so it fails nothing."""
     scopes = ["flights:book", "flights:cancel", "flights:search"]
-    project.write("agents/flights/agent.py", STUB.format(name="flights", scopes=scopes))
+    project.stub("flights", scopes)
     assert [(f.level, f.problem) for f in check(project.root)] == [
         ("warning", "nobody holds 'flights:cancel' of 'flights'")
     ]

@@ -1,4 +1,4 @@
-"""Who is asked instead of an agent that has refused: by the registry, by verified cards, by what this app may do there."""
+"""Who is asked instead of an agent that refused: by the registry, by verified cards, by what this app may do there."""
 
 import contextlib
 import json

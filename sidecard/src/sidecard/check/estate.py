@@ -30,12 +30,15 @@ Calls = dict[str, dict[str, dict[str, frozenset[str]]]]
 # An interpreter of its own: agents of the project under check are imported, not those of whoever checks.
 _IMPORT_AGENTS = """
 import importlib, json, sys
+from sidecard.contract import contract_of
 found = {}
 for name in sys.argv[1:]:
     try:
         agent = importlib.import_module(f"agents.{name}.agent").agent
         skills = {key: {"scope": skill.scope, "idempotent": skill.idempotent} for key, skill in agent.skills.items()}
-        found[name] = {"name": agent.name, "version": agent.version, "skills": skills, "asks": sorted(agent.asks)}
+        contracts = {key: contract_of(skill) for key, skill in agent.skills.items()}
+        found[name] = {"name": agent.name, "version": agent.version, "skills": skills, "asks": sorted(agent.asks),
+                       "contracts": contracts}
     except Exception as error:
         found[name] = {"error": f"{type(error).__name__}: {error}"}
 sys.stdout.write("\\n" + json.dumps(found))
@@ -44,12 +47,16 @@ sys.stdout.write("\\n" + json.dumps(found))
 
 @dataclass(frozen=True, slots=True)
 class AgentFacts:
-    """What an agent's code says: its name, its version, the scope of each skill, and those its questions demand."""
+    """What an agent's code says: its name, its version, the scope of each skill, and those its questions demand.
+
+    `contracts` is what each skill promises, see `contract`.
+    """
 
     name: str
     version: str
     skills: Mapping[str, str]
     asks: frozenset[str]
+    contracts: Mapping[str, dict[str, Any]]
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -151,7 +158,7 @@ class Estate:
                 self.report(f"agents/{name}/agent.py", f"can't be imported: {told['error']}", "mend it first")
                 continue
             skills = {key: skill["scope"] for key, skill in told["skills"].items()}
-            facts[name] = AgentFacts(told["name"], told["version"], skills, frozenset(told["asks"]))
+            facts[name] = AgentFacts(told["name"], told["version"], skills, frozenset(told["asks"]), told["contracts"])
         return facts
 
     @cached_property

@@ -13,6 +13,7 @@ from sidecard.cli.check import check
 from sidecard.cli.console import Console
 from sidecard.cli.dead import redeliver, undelivered
 from sidecard.cli.log import log
+from sidecard.cli.publish import publish
 from sidecard.cli.replay import replay
 from sidecard.errors import SidecardError
 
@@ -93,6 +94,7 @@ def _bootstrap(as_json: Json = False) -> None:
 
 
 app.command("check", rich_help_panel="Set-up")(check)
+app.command("publish", rich_help_panel="Set-up")(publish)
 talk.register(app)
 login.register(app)
 estate.register(app)

@@ -22,7 +22,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from joserfc.jwt import ClaimsOption, JWTClaimsRegistry
 
-from sidecard.callers.discovery import Metadata, is_safe
+from sidecard.callers.addresses import is_safe
+from sidecard.callers.discovery import Metadata
 from sidecard.cli.sessions import AgentToken
 from sidecard.errors import SidecardError
 
