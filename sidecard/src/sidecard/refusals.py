@@ -3,6 +3,7 @@
 A2A reserves the JSON-RPC codes from -32001 to -32099, so ours lie outside and end in the HTTP status they stand for.
 """
 
+import a2a.client.transports.jsonrpc  # noqa: F401 -- makes its own table of the SDK's errors, which must not have ours
 import grpc
 import grpc.aio
 from a2a.server.jsonrpc_models import JSONRPCError

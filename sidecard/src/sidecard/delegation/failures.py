@@ -32,7 +32,7 @@ def may_pass(error: Exception) -> bool:
         return cause.response.status_code >= 500 or cause.response.status_code == 429  # noqa: PLR2004
     if isinstance(cause, httpx.HTTPError):
         return True
-    return isinstance(error, A2AClientError) and isinstance(refusal_of(error), Unavailable)
+    return isinstance(_said(error), Unavailable)
 
 
 def refuses(error: Exception) -> bool:
@@ -40,7 +40,7 @@ def refuses(error: Exception) -> bool:
     answer = error if isinstance(error, httpx.HTTPStatusError) else error.__cause__
     if isinstance(answer, httpx.HTTPStatusError) and answer.response.status_code < 500:  # noqa: PLR2004
         return True
-    said = refusal_of(error) if isinstance(error, A2AClientError) else error
+    said = _said(error)
     return isinstance(said, A2AError | AccessDenied) and not isinstance(said, Unavailable | InternalError)
 
 
@@ -50,8 +50,12 @@ def never_arrived(error: Exception) -> bool:
     if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
         return True
     busy = isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == httpx.codes.SERVICE_UNAVAILABLE
-    said = refusal_of(error) if isinstance(error, A2AClientError) else None
-    return busy or isinstance(said, Unavailable) or refuses(error)
+    return busy or isinstance(_said(error), Unavailable) or refuses(error)
+
+
+def _said(error: Exception) -> Exception | None:
+    """The error itself, or the refusal of ours that the SDK's client did not recognise in it."""
+    return refusal_of(error) if isinstance(error, A2AClientError) else error
 
 
 def not_canceled(agent: str, error: Exception) -> AgentUnavailable:
