@@ -4,8 +4,10 @@ Verifiers of 1.0 read the fields that they know and check the signature over tho
 did: a reader of 0.3 knows no signatures over cards of 1.0, and believes a card by where it came from.
 """
 
+from copy import deepcopy
 from typing import Any
 
+from a2a.client.card_resolver import parse_agent_card
 from a2a.compat.v0_3.conversions import to_compat_agent_card
 from a2a.types import AgentCard
 from a2a.utils.errors import VersionNotSupportedError
@@ -17,7 +19,14 @@ def readable_by_03(card: AgentCard, content: dict[str, Any]) -> dict[str, Any]:
         legacy = to_compat_agent_card(card)
     except VersionNotSupportedError:
         return content
+    schemes = deepcopy(content.get("securitySchemes", {}))
     _add(content, legacy.model_dump(mode="json", by_alias=True, exclude_none=True))
+    # The SDK's readers of 1.0 prefer what 0.3 calls a scheme, which knows neither PKCE nor device codes, and would then
+    # take the signature for a forgery. Such a scheme stays as it is: who speaks only 0.3 can't use it.
+    read = parse_agent_card(deepcopy(content)).security_schemes
+    for name, scheme in schemes.items():
+        if read[name] != card.security_schemes[name]:
+            content["securitySchemes"][name] = scheme
     return content
 
 
