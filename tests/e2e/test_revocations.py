@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from tests.e2e.conftest import rpc
+from tests.desk import rpc
 from tests.e2e.test_mesh import JSON, through
 
 SOON = 5.0

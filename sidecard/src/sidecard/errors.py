@@ -66,3 +66,7 @@ class TaskConflict(SidecardError):
 
 class LogBroken(TaskConflict):
     """A log does not chain. The task is stopped rather than continued on a history that may be wrong."""
+
+
+class SignInFailed(SidecardError):
+    """Nobody has signed in at an issuer; the words say why."""

@@ -17,11 +17,10 @@ from typer.testing import CliRunner
 from sidecard import Agent, Task
 from sidecard.callers import BearerTokens, Callers, CallersFile, Claims
 from sidecard.callers.discovery import Metadata
-from sidecard.cli import app, sign_in, signed_in, way
+from sidecard.cli import app, redirect, sign_in, signed_in, way
 from sidecard.cli.project import Project
 from sidecard.cli.sessions import AgentToken, Session, Sessions
-from sidecard.cli.sign_in import SignInFailed
-from sidecard.errors import ConfigurationError
+from sidecard.errors import ConfigurationError, SignInFailed
 from sidecard.testing import MemoryStore, served
 from tests.provider import DESKTOP
 
@@ -180,7 +179,7 @@ def test_who_comes_with_another_state_is_refused_and_the_person_is_waited_for(pr
 def test_a_guess_at_the_state_is_let_in_only_without_the_check(project, browser, monkeypatch, guarded):
     """With the check off an attacker's code would be taken for the person's."""
     if not guarded:
-        monkeypatch.setattr(sign_in.secrets, "compare_digest", lambda *_: True)
+        monkeypatch.setattr(redirect.secrets, "compare_digest", lambda *_: True)
     wrong = []
     browser.back = lambda url: wrong.append(httpx.URL(url).copy_set_param("state", "guess")) or [wrong[-1], url]
     run("login", "shop")

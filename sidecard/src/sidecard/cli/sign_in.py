@@ -10,9 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 from authlib.integrations.base_client import OAuthError
@@ -24,10 +22,10 @@ from joserfc.jwt import ClaimsOption, JWTClaimsRegistry
 
 from sidecard.callers.addresses import is_safe
 from sidecard.callers.discovery import Metadata
+from sidecard.cli.redirect import Redirect
 from sidecard.cli.sessions import AgentToken
-from sidecard.errors import SidecardError
+from sidecard.errors import SignInFailed
 
-CALLBACK = "/callback"
 PATIENCE = 300.0
 """Seconds that a person has to sign in."""
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
@@ -37,11 +35,6 @@ SHORT_LIVED = 60
 SKEW_SECONDS = 60
 MOST_SECONDS = 365 * 86_400
 _OF_ID_TOKENS = ["RS256", "PS256", "ES256", "EdDSA", "Ed25519"]
-_CLOSE = b"<!doctype html><title>sidecard</title><p>%s You can close this window.</p>"
-
-
-class SignInFailed(SidecardError):
-    """Nobody has signed in; the words say why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +73,7 @@ class SignedIn:
 def by_browser(asked: Asked, show: Callable[[str], object], patience: float = PATIENCE) -> SignedIn:
     """Sign in with a browser on this machine; `show` is given the address to open in it. Raises SignInFailed."""
     authorize, verifier, nonce = asked.endpoint("authorization_endpoint"), _secret(), _secret()
-    with _Redirect() as redirect, _client(asked, redirect.uri) as client:
+    with Redirect() as redirect, _client(asked, redirect.uri) as client:
         hint = {"login_hint": asked.hint} if asked.hint else {}
         url, state = client.create_authorization_url(
             authorize,
@@ -158,67 +151,6 @@ class _Refused(SignInFailed):
     def __init__(self, error: str, words: str) -> None:
         super().__init__(words)
         self.error = error
-
-
-class _Redirect:
-    """Where the browser comes back to: one address of this machine, open for as long as somebody signs in."""
-
-    def __init__(self) -> None:
-        self._answer: dict[str, str] | None = None
-        self._state = ""
-        self._server = HTTPServer(("127.0.0.1", 0), self._handler())
-        self.uri = f"http://127.0.0.1:{self._server.server_port}{CALLBACK}"
-
-    def __enter__(self) -> "_Redirect":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.server_close()
-
-    def wait(self, state: str, patience: float) -> dict[str, str]:
-        """The parameters that the browser comes back with. Who comes with another state is refused, and waited on."""
-        self._state, deadline = state, time.monotonic() + patience
-        while self._answer is None:
-            self._server.timeout = deadline - time.monotonic()
-            if self._server.timeout <= 0:
-                raise SignInFailed("Nobody has signed in in time: try again, or with --device.")
-            self._server.handle_request()
-        return self._answer
-
-    def _take(self, query: str) -> bool:
-        """Take an answer, if it is to what was asked here: nobody else knows the state."""
-        try:
-            said = parse_qs(query, keep_blank_values=True, max_num_fields=50)
-        except ValueError:
-            return False
-        if not secrets.compare_digest(said.get("state", [""])[0].encode(), self._state.encode()):
-            return False
-        if any(len(values) > 1 for values in said.values()):
-            return False
-        self._answer = {name: values[0] for name, values in said.items()}
-        return True
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        take = self._take
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 5  # for a whole request: meanwhile nobody else is served
-
-            def do_GET(self) -> None:
-                url = urlsplit(self.path)
-                taken = url.path == CALLBACK and take(url.query)
-                self.send_response(200 if taken else 400)
-                self.send_header("Content-Type", "text/html; charset=utf-8")
-                self.send_header("Cache-Control", "no-store")
-                self.send_header("Referrer-Policy", "no-referrer")
-                self.send_header("Content-Security-Policy", "default-src 'none'")
-                self.end_headers()
-                self.wfile.write(_CLOSE % (b"Go on in the terminal." if taken else b"This is not what was asked for."))
-
-            def log_message(self, *_: object) -> None:
-                """The address has the code in it."""
-
-        return Handler
 
 
 def _client(asked: Asked, redirect_uri: str = "") -> OAuth2Client:

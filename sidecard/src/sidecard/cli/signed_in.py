@@ -14,8 +14,8 @@ from sidecard.callers.issuer_keys import usable
 from sidecard.cli import sign_in
 from sidecard.cli.project import Project
 from sidecard.cli.sessions import NAME, AgentToken, Session, Sessions
-from sidecard.cli.sign_in import Asked, SignInFailed
-from sidecard.errors import ConfigurationError, IssuerUnavailable
+from sidecard.cli.sign_in import Asked
+from sidecard.errors import ConfigurationError, IssuerUnavailable, SignInFailed
 from sidecard.settings import Settings
 
 

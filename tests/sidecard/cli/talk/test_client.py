@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+from dataclasses import replace
+from typing import ClassVar
 
+import httpx
 import pytest
 from a2a.types import Message, TaskState
 from a2a.utils.errors import InvalidParamsError, TaskNotCancelableError, TaskNotFoundError
 
 from sidecard.cli import client as client_module
+from sidecard.cli import way
 from sidecard.cli.client import AgentClient
 from sidecard.errors import AgentUnavailable, CardRejected, ConfigurationError
 from sidecard.refusals import Forbidden, Unauthenticated
@@ -270,3 +274,19 @@ def test_a_wrong_variable_is_named_without_a_traceback(project, monkeypatch):
     monkeypatch.setenv("DAPR_HTTP_PORT", "eighty")
     with pytest.raises(ConfigurationError, match="environment is set up wrongly: DAPR_HTTP_PORT"):
         AgentClient.through_desk(project, "shop")
+
+
+async def test_what_says_who_calls_is_sent_only_once_the_card_is_verified(project, sidecar):
+    """To the agent's endpoint, in each request; the request for its card has nothing of it."""
+
+    class Noting(httpx.Auth):
+        paths: ClassVar[list] = []
+
+        async def async_auth_flow(self, request):
+            self.paths.append(request.url.path)
+            yield request
+
+    async with AgentClient(replace(way.directly(project, "shop", "boss"), auth=Noting())) as boss:
+        assert Noting.paths == []
+        await boss.tasks()
+    assert Noting.paths == ["/a2a"]
