@@ -220,6 +220,7 @@ class Service:
             keep=Keep(settings.retention_days, settings.deduplication_hours, settings.audit_days),
             runs={"tenant": settings.tenant_runs, "replica": settings.runs},
             vouching=Vouching(name, self.agent.publisher, self._card.key, trust, callers.enters),
+            denied=self._denied,
         )
         await self._patiently(engine.start)
         stack.push_async_callback(engine.stop)

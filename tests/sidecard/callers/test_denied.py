@@ -16,7 +16,7 @@ from a2a.utils.errors import A2AError
 from sidecard import Agent, Task
 from sidecard.callers import BearerTokens, Callers, CallersFile, Claims, Denied
 from sidecard.callers.denied import mark_of
-from sidecard.testing import APP_TOKEN, MemoryStore, message, served
+from sidecard.testing import APP_TOKEN, FakeWebhooks, MemoryStore, message, served
 from sidecard.testing.fake_issuer import AUDIENCE, FakeIssuer
 from tests.sidecard.authority import Authority
 
@@ -42,6 +42,12 @@ async def desk():
     async with served(agent, MemoryStore(), CALLERS) as desk:
         yield desk
         going_on.set()
+
+
+async def until(true):
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110 -- any condition
+            await asyncio.sleep(0.01)
 
 
 def digest(key):
@@ -218,6 +224,28 @@ async def test_streams_end_when_their_caller_is_revoked(desk, listen, binding, g
         assert ("COMPLETED" in told) != guarded
         assert ("Say who you are" in told) == guarded
         assert "COMPLETED" in await rest_of(bobs)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_webhooks_of_who_is_revoked_are_told_nothing(guarded, monkeypatch, caplog):
+    """Not of what they set up before; once restored, they are told what was due."""
+    going_on.clear()
+    webhooks, store = FakeWebhooks(), MemoryStore()
+    if not guarded:
+        monkeypatch.setattr(Denied, "covers", lambda *_: False)
+    async with served(agent, store, CALLERS, webhooks=webhooks) as desk:
+        request = SendMessageRequest(message=message("hat"))
+        request.configuration.return_immediately = True
+        request.configuration.task_push_notification_config.url = "https://hooks.example.org/adas"
+        [event] = [event async for event in desk.client("JSONRPC", "ada").send_message(request)]
+        assert event.task.id
+        desk.denied.become(["caller:ada"])
+        going_on.set()
+        refused = "ada is revoked, and told nothing"
+        await until(lambda: refused in caplog.text if guarded else "COMPLETED" in str(webhooks.received))
+        assert ("COMPLETED" in str(webhooks.received)) != guarded
+        desk.denied.become([])
+        await until(lambda: "COMPLETED" in str(webhooks.received))
 
 
 async def test_what_is_waited_for_is_not_told_to_who_is_revoked_meanwhile(desk):

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from a2a.types import Message, TaskPushNotificationConfig
 
+from sidecard.callers import Denied
 from sidecard.egress import Origin
 from sidecard.errors import AgentUnavailable
 from sidecard.push import Outcome
@@ -64,13 +65,15 @@ class Delivery:
         *,
         clock: Callable[[], int],
         backoff: Backoff | None = None,
+        denied: Denied | None = None,
     ) -> None:
-        """`clock` gives UTC in milliseconds; `backoff` says when what failed is tried again."""
+        """`clock` gives UTC in milliseconds, `backoff` when what failed is tried again; `denied` owners are not told."""
         self._sender = sender
         self._topic = topic
         self._delegator = delegator
         self._metrics = metrics
         self._clock = clock
+        self._denied = denied or Denied()
         self._backoff = backoff or Backoff()
         self._own_backoff = replace(self._backoff, most=min(self._backoff.most, OWN_MOST_SECONDS))
         self._turns = Turns(AT_ONCE)
@@ -129,6 +132,8 @@ class Delivery:
             return await self._topic.publish(mail.meta, place, at, event)
         if hook.config is None or self._sender is None:
             raise AssertionError(f"there is no way to {hook}")
+        if self._denied.covers((f"caller:{mail.meta['owner']}", f"app:{mail.meta['owner']}")):
+            return Outcome(problem=f"{mail.meta['owner']} is revoked, and told nothing")
         webhook_id = f"msg_{mail.task_id}_{hook.name}_{place[0]}_{place[1]}"
         body = json.dumps(named(event), ensure_ascii=False, separators=(",", ":")).encode()
         return await self._sender.send(hook.config, webhook_id, body)

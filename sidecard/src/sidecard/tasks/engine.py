@@ -12,7 +12,7 @@ import msgpack
 from a2a.types import Message, TaskPushNotificationConfig, TaskState
 
 from sidecard.agent import Agent, Skill
-from sidecard.callers import Caller
+from sidecard.callers import Caller, Denied
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable, TaskConflict
 from sidecard.extension import Granted
 from sidecard.tasks.act import Act
@@ -88,6 +88,7 @@ class Engine:
         keep: Keep | None = None,
         runs: Limits = RUNS,
         vouching: Vouching | None = None,
+        denied: Denied | None = None,
     ) -> None:
         """`task_id_key` makes task ids unguessable and repeatable.
 
@@ -96,7 +97,8 @@ class Engine:
         Without a `sender` no webhook is told anything; what is due then waits. A `topic` hears of every event of every
         task. `clock` gives UTC in milliseconds; after `tries` deaths of its process without any progress a task is
         given up. `keep` says when what has ended expires, `runs` how many skills may run at once. Without `vouching`
-        nothing is signed, and nobody's word on what another person said is taken where that matters.
+        nothing is signed, and nobody's word on what another person said is taken where that matters. Webhooks of who
+        is `denied` are told nothing until they are restored.
         """
         self.vouching = vouching
         self.keep = keep or Keep()
@@ -120,7 +122,8 @@ class Engine:
         self._runner = Runner(agent, self._watches, scopes_of, self._again, runs=runs, vouching=vouching)
         self._metrics = TaskMetrics(agent.name)
         self.journal.publishes = topic is not None
-        delivery = Delivery(sender, topic, delegator, WebhookMetrics(agent.name), clock=clock, backoff=backoff)
+        metrics = WebhookMetrics(agent.name)
+        delivery = Delivery(sender, topic, delegator, metrics, clock=clock, backoff=backoff, denied=denied)
         self.outbox = Outbox(self.journal, self._lives, delivery, clock)
         self._dead = DeadLetters(self.journal, self.outbox)
         self._background: set[asyncio.Task[None]] = set()

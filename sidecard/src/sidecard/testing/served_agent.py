@@ -180,6 +180,7 @@ async def served(
             clock=clock,
             sender=webhooks,
             vouching=publisher.vouching(agent.name, known.enters) if publisher else None,
+            denied=denied,
         )
         await engine.start()
         stack.push_async_callback(engine.stop)
