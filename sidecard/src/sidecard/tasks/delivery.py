@@ -67,7 +67,7 @@ class Delivery:
         backoff: Backoff | None = None,
         denied: Denied | None = None,
     ) -> None:
-        """`clock` gives UTC in milliseconds, `backoff` when what failed is tried again; `denied` owners are not told."""
+        """`clock` gives UTC in milliseconds, `backoff` when what failed is tried again, `denied` whom not to tell."""
         self._sender = sender
         self._topic = topic
         self._delegator = delegator
