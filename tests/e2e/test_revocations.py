@@ -55,8 +55,8 @@ def until(true, what):
 
 
 def test_a_revoked_caller_is_refused_within_seconds(project, key, sidecard):
-    """The desk's manager, with its key, directly at each agent; restored, it is let in again."""
-    ports = [project.app(app).app_port for app in ("orchestrator", "expenses", "compliance")]
+    """The desk's manager, with its key, directly at each agent where it holds a right; restored, it is let in again."""
+    ports = [project.app(app).app_port for app in ("orchestrator", "compliance")]
     headers = JSON | {"x-api-key": key("manager")}
 
     def statuses():
