@@ -8,9 +8,13 @@ from a2a.types import AgentCard
 from google.protobuf.json_format import ParseDict
 from jwcrypto.jwk import JWK
 
-from sidecard import own_card
+from sidecard import Agent, own_card
+from sidecard.agent_card import describe
+from sidecard.callers import Caller
 from sidecard.errors import CardRejected, ConfigurationError, StoreUnavailable
+from sidecard.extended_card import ExtendedCards
 from sidecard.own_card import RENEW_SECONDS, OwnCard, keep_current
+from sidecard.settings import Settings
 from sidecard.signature import LIFETIME_SECONDS
 from sidecard.trust import TrustStore, verify
 
@@ -133,3 +137,17 @@ def test_no_keys_two_of_one_name_and_too_many_are_refused(keys):
     content = json.dumps({"keys": [json.loads(key.export_private()) for key in keys]})
     with pytest.raises(ConfigurationError, match="sidecard bootstrap"):
         OwnCard(CARD).sign(content)
+
+
+def test_cards_for_callers_are_signed_as_the_public_one_and_anew_when_that_is():
+    """By all its keys, as long as those are its keys: a card kept from before a rotation is not given out after it."""
+    agent = Agent("shop", "1", "Sells.", "Tests")
+    own = OwnCard(describe(agent, Settings(app_id="shop")))
+    own.sign(secret(OLD))
+    cards = ExtendedCards(own.present, agent, own.as_signed)
+    ada = Caller("ada", "ada", frozenset({"look"}))
+    before = cards.of(ada)
+    assert verify(before, trust(OLD)).card.name == "shop"
+    assert cards.of(ada) is before
+    own.sign(secret(OLD, NEW))
+    assert verify(cards.of(ada), trust(NEW)).card.name == "shop"

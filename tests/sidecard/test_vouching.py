@@ -15,6 +15,7 @@ from jwcrypto.jwt import JWT
 from sidecard.cli.records import words
 from sidecard.extension import Asked, Granted
 from sidecard.tasks import rights
+from sidecard.tasks.audit_log import in_order, read_audit
 from sidecard.tasks.binding import text_of
 from sidecard.tasks.replay import replay
 from sidecard.testing import MemoryStore, Publisher, message
@@ -98,6 +99,22 @@ async def test_a_grant_is_in_the_log_and_in_no_history(three):
         lines = [words(record) for entry in entries for record in entry.records]
         assert "grant     ada: grants card:charge" in lines
         assert any("waits for the authority card:charge: Charge 180 EUR" in line for line in lines)
+
+
+async def test_the_audit_says_who_granted_what_and_by_whose_word(three):
+    """At the door it was the person; further on, an agent with a proof by the one where they were."""
+    await three.decide(await three.begin("charge"))
+    rights = {}
+    for at in STORES:
+        engine = getattr(three, at).engine
+        await engine.journal.flush(5)
+        acts = [one.act for one in in_order(await read_audit(engine.store))]
+        (rights[at],) = [(act.caller, act.subject, act.right) for act in acts if "grants" in act.right]
+    assert rights == {
+        "door": ("ada", "ada", "owner, grants card:charge"),
+        "middle": ("door", "ada", "owner, grants card:charge, proven by door"),
+        "vault": ("middle", "ada", "owner, grants card:charge, proven by door"),
+    }
 
 
 async def test_a_refusal_ends_as_the_author_decides(three):

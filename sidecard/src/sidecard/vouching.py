@@ -125,14 +125,15 @@ class Vouching:
         claims = {"iss": self.agent, "aud": origin.agent, "sub": by, "question": origin.question}
         return self._sign(ANSWER, claims | {"tenant": tenant, "said": said, "iat": now, "exp": now + ANSWER_SECONDS})
 
-    def believe_answer(self, proof: str, origin: Origin, *, by: str, tenant: str, said: str, scope: str) -> None:
-        """Raises NotBelieved unless that person has said just this to that question, where they may come in."""
+    def believe_answer(self, proof: str, origin: Origin, *, by: str, tenant: str, said: str, scope: str) -> str:
+        """The agent at whose door that person has said just this to that question. Raises NotBelieved."""
         claims = self._believe(proof, ANSWER, check={"aud": origin.agent, "sub": by, "exp": None, "iat": None})
         expected = {"question": origin.question, "tenant": tenant, "said": said}
         if any(claims.get(name) != value for name, value in expected.items()):
             raise NotBelieved("the signed answer is to another question, or says something else")
         if not self.enters(by, str(claims["iss"]), scope):
             raise NotBelieved(f"{by} does not come in at {claims['iss']}, so its word on what they said is not taken")
+        return str(claims["iss"])
 
     def _sign(self, kind: str, claims: Mapping[str, Any]) -> str:
         key = self.key()

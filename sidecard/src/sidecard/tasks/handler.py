@@ -216,7 +216,7 @@ class DurableRequestHandler(RequestHandler):
                 raise InvalidParamsError("the question that this answers is not open (any more)")
             skill, vouching = self._engine().agent.skills.get(live.meta["skill"]), self._engine().vouching
             check_may_go_on(live, caller, skill.scope if skill else "")
-            check_may_answer(live, caller, sent, message, scopes_of=self._scopes_of, vouching=vouching)
+            act.right += check_may_answer(live, caller, sent, message, scopes_of=self._scopes_of, vouching=vouching)
             if webhook is not None:
                 push_configs.check_room(live, webhook)
         await self._engine().answer(live, caller, message, webhook, sent.grant, act=act)

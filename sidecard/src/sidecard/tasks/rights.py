@@ -90,8 +90,8 @@ def check_may_answer(
     *,
     scopes_of: Callable[[str], frozenset[str]],
     vouching: Vouching | None,
-) -> None:
-    """Raises unless what a message says may end the open question, if there is one.
+) -> str:
+    """In words for the audit, what else lets a message end the open question, if there is one. Raises if it may not.
 
     Forbidden when that is not for whom this caller acts to answer, or it is not proven that they did;
     InvalidParamsError when it is not what is asked for: an authority is granted by a grant that names it.
@@ -100,10 +100,10 @@ def check_may_answer(
     if question is None:
         if sent.grant is not None:
             raise InvalidParamsError("nothing waits for an authority here")
-        return
+        return ""
     asked = Asked.model_validate({"question": question.id, **question.spec})
     _check_fits(asked, sent)
-    proven = needs_proof(asked) and _is_proven(live, asked, caller, sent, message, vouching=vouching)
+    proven = _proven_by(live, asked, caller, sent, message, vouching=vouching) if needs_proof(asked) else ""
     elsewhere = proven and asked.signed and origin_of(asked.signed).question != question.id
     # A caller for itself has the rights that it came with, which a token may narrow; another's are looked up.
     held = caller.scopes if caller.subject == caller.name else scopes_of(caller.subject)
@@ -114,8 +114,15 @@ def check_may_answer(
         raise Forbidden("nobody approves their own request; somebody else with the right must answer")
     if asked.authority and caller.subject != live.meta["subject"]:
         raise Forbidden(f"only {live.meta['subject']} can grant {asked.authority}: the task runs on their behalf")
-    if needs_proof(asked) and caller.subject != caller.name and not proven:
+    if needs_proof(asked) and not (_is_here(caller) or proven):
         raise Forbidden(f"it is not proven that {caller.subject} said this: only they can, or a proof by who heard it")
+    granted = f", {'grants' if sent.grant.granted else 'refuses'} {sent.grant.authority}" if sent.grant else ""
+    return granted + (f", proven by {proven}" if proven else "")
+
+
+def _is_here(caller: Caller) -> bool:
+    """Whether whoever is spoken for speaks for themselves: nobody else does, not even by their token."""
+    return caller.subject == caller.name and not caller.actor
 
 
 def _check_fits(asked: Asked, sent: Sent) -> None:
@@ -129,16 +136,16 @@ def _check_fits(asked: Asked, sent: Sent) -> None:
         raise InvalidParamsError("a grant names the question that is open, and just the authority that it demands")
 
 
-def _is_proven(
+def _proven_by(
     live: Live, asked: Asked, caller: Caller, sent: Sent, message: Message, *, vouching: Vouching | None
-) -> bool:
-    """Whether a proof came along for what the caller says that somebody else said. Raises Forbidden for a wrong one."""
+) -> str:
+    """Whose proof came along for what somebody else is said to have said, if any. Raises Forbidden for a wrong one."""
     if not sent.proof:
-        return False
-    if vouching is None or not asked.signed or caller.subject == caller.name:
+        return ""
+    if vouching is None or not asked.signed or _is_here(caller):
         raise Forbidden("a proof came along where none can be: say it in your own name, without it")
     try:
-        vouching.believe_answer(
+        return vouching.believe_answer(
             sent.proof,
             origin_of(asked.signed),
             by=caller.subject,
@@ -148,4 +155,3 @@ def _is_proven(
         )
     except NotBelieved as error:
         raise Forbidden(f"it is not proven that {caller.subject} said this: {error}") from None
-    return True
