@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -12,12 +13,15 @@ from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 from jwcrypto.jwt import JWT
 
+from sidecard.callers import Caller
 from sidecard.cli.records import words
-from sidecard.extension import Asked, Granted
+from sidecard.extension import Asked, Granted, Sent
+from sidecard.refusals import Forbidden
 from sidecard.tasks import rights
 from sidecard.tasks.audit_log import in_order, read_audit
 from sidecard.tasks.binding import text_of
 from sidecard.tasks.replay import replay
+from sidecard.tasks.rights import check_may_answer
 from sidecard.testing import MemoryStore, Publisher, message
 from sidecard.vouching import ANSWER, QUESTION, said_by
 from tests.sidecard.chain import chain
@@ -335,3 +339,18 @@ async def test_a_person_needs_no_proof_of_their_own(three):
     folded, _ = await three.folded("vault")
     own = await three.vault.client("JSONRPC", "boss").get_task(GetTaskRequest(id=folded.task.id))
     assert said(await three.answer(own, "boss", "yes", at="vault", again="a2")) == "yes by boss"
+
+
+async def test_who_uses_a_persons_exchanged_token_does_not_decide_for_them(three):
+    """The right to act for somebody (RFC 8693) is not their word; they themselves need no proof."""
+    task = await three.begin(by="middle", at="vault", subject="ada")
+    engine = three.vault.engine
+    boss = Caller("boss", "boss", frozenset({"approve"}))
+
+    def check(caller):
+        check_may_answer(live, caller, Sent(), message("yes"), scopes_of=lambda _: set(), vouching=engine.vouching)
+
+    async with engine.borrow(task.id) as live:
+        check(boss)
+        with pytest.raises(Forbidden, match="not proven"):
+            check(replace(boss, actor="middle"))
