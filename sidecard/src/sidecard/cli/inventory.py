@@ -32,15 +32,16 @@ def calls(agent: Enrolment, estate: list[Enrolment]) -> dict[str, list[str]]:
 def table(estate: list[Enrolment], now: datetime | None = None) -> Iterator[str]:
     """One line for each agent."""
     at = now or datetime.now(UTC)
+    if not estate:
+        yield "nobody is enrolled yet"
+        return
     titles = ("agent", "version", "publisher", "skills", "calls", "called by", "seen", "verified", "")
     rows = [titles, *(_row(one, estate, at) for one in estate)]
     widths = [max(len(row[column]) for row in rows) for column in range(8)]
     for number, row in enumerate(rows):
-        cells = "  ".join(plain(one_line(cell)).ljust(width) for cell, width in zip(row, widths, strict=False))
+        cells = "  ".join(plain(one_line(cell).ljust(width)) for cell, width in zip(row, widths, strict=False))
         line = f"{cells}  {row[8]}".rstrip()
         yield f"[dim]{line}[/dim]" if not number else line
-    if not estate:
-        yield "nobody is enrolled yet"
 
 
 def _row(one: Enrolment, estate: list[Enrolment], now: datetime) -> tuple[str, ...]:
