@@ -151,10 +151,10 @@ def verify(card: AgentCard, trust: TrustStore, now: float | None = None) -> Veri
     name, publisher = card.name, card.provider.organization
     if not name or not publisher:
         raise CardRejected("A card names no agent or no publisher: its owner must set name and provider.organization.")
-    keys = trust.keys_of(publisher)
     subject = f"The card of {_short(name)} by {_short(publisher)}"
     if not card.signatures:
         raise CardRejected(f"{subject} is not signed: ask the publisher for a signed one.")
+    keys = trust.keys_of(publisher)
     if len(card.signatures) > MAX_SIGNATURES:
         raise CardRejected(f"{subject} has more than {MAX_SIGNATURES} signatures: ask the publisher to prune them.")
     try:

@@ -117,7 +117,10 @@ def card(verified: VerifiedCard) -> Iterator[str]:
     """Who an agent is, who vouches for that, where it is and what it can do."""
     shown = verified.card
     yield f"[bold]{plain(shown.name)}[/bold] {plain(shown.version)}  {plain(shown.description)}"
-    yield f"[green]verified[/green]: signed by {plain(verified.publisher)} with the pinned key {plain(verified.kid)}"
+    proof = f"signed by {plain(verified.publisher)} with the pinned key {plain(verified.kid)}"
+    if not verified.kid:
+        proof = f"the very card that an operator has pinned, published by {plain(verified.publisher)}, as it says"
+    yield f"[green]verified[/green]: {proof}"
     yield f"[dim]digest {verified.digest}[/dim]"
     yield "[bold]interfaces[/bold]"
     for interface in shown.supported_interfaces:
