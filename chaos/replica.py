@@ -22,6 +22,7 @@ from chaos.trap import Trap
 from sidecard import Agent, Task
 from sidecard.app import serve_on
 from sidecard.callers import Callers, CallersFile
+from sidecard.door import Door
 from sidecard.egress import Destinations
 from sidecard.grpc_server import grpc_server
 from sidecard.http_server import http_server
@@ -146,7 +147,9 @@ def application(options: argparse.Namespace) -> FastAPI:
         )
         await started.start()
         engines.append(started)
-        server = grpc_server(handler, Settings(app_id="shop", grpc_port=options.grpc), Telemetry(), callers.identify)
+        server = grpc_server(
+            handler, Settings(app_id="shop", grpc_port=options.grpc), Telemetry(), Door(callers.identify)
+        )
         await server.start()
         yield
         await server.stop(1.0)
@@ -157,7 +160,7 @@ def application(options: argparse.Namespace) -> FastAPI:
         engine, scopes_of=callers.scopes_of, extended_card=lambda _: _no_card(), webhooks=webhooks
     )
     app = FastAPI(openapi_url=None, lifespan=lifespan)
-    serve_on(app, handler, callers.identify, lambda: None, 4_194_304)
+    serve_on(app, handler, Door(callers.identify), lambda: None, 4_194_304)
     return app
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from sidecard import Agent, Task
+from sidecard.door import Door
 from sidecard.edge import Edge
 from sidecard.strict_json import MAX_DEPTH
 from sidecard.testing import APP_TOKEN, FakeWebhooks, MemoryStore, served
@@ -205,7 +206,9 @@ async def test_websockets_are_closed():
     async def send(event):
         sent.append(event)
 
-    await Edge(None, jsonrpc=None, identify=nobody, max_body_bytes=1)({"type": "websocket", "path": "/a2a"}, None, send)
+    await Edge(None, jsonrpc=None, door=Door(nobody), max_body_bytes=1)(
+        {"type": "websocket", "path": "/a2a"}, None, send
+    )
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
@@ -300,7 +303,7 @@ async def test_a_length_that_is_no_number_is_refused(ada, length):
 
 async def test_a_body_that_breaks_off_is_not_used():
     """The client went away: nothing reaches the routes."""
-    edge = Edge(None, jsonrpc=None, identify=anybody, max_body_bytes=100)
+    edge = Edge(None, jsonrpc=None, door=Door(anybody), max_body_bytes=100)
     sent = []
 
     async def receive():
@@ -316,7 +319,7 @@ async def test_a_body_that_breaks_off_is_not_used():
 
 async def test_a_body_that_trickles_in_is_given_up():
     """It holds nothing for longer than a body may take."""
-    edge = Edge(None, jsonrpc=None, identify=anybody, max_body_bytes=100, body_seconds=0.05)
+    edge = Edge(None, jsonrpc=None, door=Door(anybody), max_body_bytes=100, body_seconds=0.05)
     sent = []
 
     async def receive():

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from a2a.client.errors import A2AClientError
 
-from sidecard.error_answers import MOST_CHARACTERS, refusal_of, words_of
+from sidecard.error_answers import MOST_CHARACTERS, MOST_SECONDS, refusal_of, wait_of, words_of
 from sidecard.refusals import Forbidden, Unavailable
 
 
@@ -54,3 +54,20 @@ def test_our_refusals_are_told_from_other_errors(error, kind):
     found = refusal_of(error)
     assert type(found) is (kind or type(None))
     assert found is None or found.message in {"it\nstarts", "no right"}
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (behind(httpx.Response(429, headers={"retry-after": "5"})), 5),
+        (behind(httpx.Response(429, headers={"retry-after": "999999999999"})), MOST_SECONDS),
+        (behind(httpx.Response(429, headers={"retry-after": "-5"})), 0),
+        (A2AClientError("JSON-RPC Error -31429: enough; try again in 5 s"), 5),
+        (A2AClientError("JSON-RPC Error -31429: enough"), 1),
+        (A2AClientError("JSON-RPC Error -31503: starts"), 0),
+        (httpx.ConnectError("refused"), 0),
+    ],
+)
+def test_how_long_to_wait_is_believed_within_bounds(error, seconds):
+    """What the other side asks for, a minute at most."""
+    assert wait_of(error) == seconds

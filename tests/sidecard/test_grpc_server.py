@@ -12,6 +12,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status.rpc_status import from_call
 
 from sidecard import Agent, Task, grpc_server
+from sidecard.door import Door
 from sidecard.settings import Settings
 from sidecard.telemetry import Telemetry
 from sidecard.testing import APP_TOKEN, MemoryStore, served
@@ -191,7 +192,7 @@ async def bounded(unused_tcp_port):
 
         async def start(seconds=60.0, **settings):
             settings = Settings(app_id="shop", grpc_port=unused_tcp_port, **settings)
-            server = grpc_server.grpc_server(None, settings, Telemetry(), lambda _: None, seconds)
+            server = grpc_server.grpc_server(None, settings, Telemetry(), Door(lambda _: None), seconds)
             await server.start()
             stack.push_async_callback(server.stop, 0)
             return f"127.0.0.1:{unused_tcp_port}"

@@ -25,11 +25,12 @@ from starlette.types import ASGIApp
 from sidecard.agent import Agent
 from sidecard.agent_card import REST_03_PATH, REST_PATH, describe
 from sidecard.audit import Audit, Audited
-from sidecard.callers import BearerTokens, Caller, Callers, CallersFile, Claims, Denied, Identify
+from sidecard.callers import BearerTokens, Caller, Callers, CallersFile, Claims, Denied
 from sidecard.callers.discovery import Metadata
 from sidecard.card import SignedCard, card_routes
 from sidecard.credentials import Tokens, parse_clients
 from sidecard.delegation import ForeignFile, Mesh, Outside
+from sidecard.door import Door
 from sidecard.edge import CallerContextBuilder, Edge, not_routed
 from sidecard.egress import Destinations
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable
@@ -105,6 +106,7 @@ class Service:
             denied=self._denied,
         )
         self.handler = Audited(operations, self.audit)
+        self.door = Door(self.identify, self._file.limits(), self.audit)
 
     # -- what the routes ask ------------------------------------------------------------------------------------------
 
@@ -226,7 +228,7 @@ class Service:
         stack.push_async_callback(engine.stop)
         self._engine = engine
         if settings.grpc_port:
-            server = grpc_server(self.handler, settings, self.telemetry, self.identify)
+            server = grpc_server(self.handler, settings, self.telemetry, self.door)
             await server.start()
             stack.push_async_callback(server.stop, 1.0)
         await stack.enter_async_context(served_over_tls(app, settings))
@@ -307,7 +309,7 @@ def create_app(agent: Agent, settings: Settings, telemetry: Telemetry | None = N
     app.state.service = service
     app.router.routes.extend([Route("/healthz", _alive), Route("/readyz", _ready)])
     serve_on(
-        app, service.handler, service.identify, service.signed_card, settings.max_body_bytes, resource=service.resource
+        app, service.handler, service.door, service.signed_card, settings.max_body_bytes, resource=service.resource
     )
     telemetry.instrument_app(app)
     return app
@@ -316,7 +318,7 @@ def create_app(agent: Agent, settings: Settings, telemetry: Telemetry | None = N
 def serve_on(
     app: FastAPI,
     handler: RequestHandler,
-    identify: Identify,
+    door: Door,
     card: Callable[[], SignedCard | None],
     max_body_bytes: int,
     *,
@@ -334,9 +336,7 @@ def serve_on(
         app.router.routes.append(Mount(path, app=routes))
     if resource is not None:
         app.router.routes.append(resource.route())
-    app.add_middleware(
-        Edge, jsonrpc=JsonRpc(handler), identify=identify, max_body_bytes=max_body_bytes, resource=resource
-    )
+    app.add_middleware(Edge, jsonrpc=JsonRpc(handler), door=door, max_body_bytes=max_body_bytes, resource=resource)
 
 
 def _task_id_keys(secret: str) -> list[bytes]:

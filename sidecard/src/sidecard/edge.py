@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 from a2a.server.context import ServerCallContext
@@ -34,16 +34,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecard import proto_json, rest_03
 from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, REST_03_PATH, REST_PATH
-from sidecard.callers import CallerUser, Claims, Identify
+from sidecard.callers import APP_ID_HEADER, CallerUser, Claims
 from sidecard.connections import proven
+from sidecard.door import Admitted, Door
 from sidecard.extension import URI
 from sidecard.jsonrpc import CURRENT, METHODS, Call, JsonRpc, error_answer
 from sidecard.jsonrpc_03 import A2A_03
 from sidecard.protected_resource import INSUFFICIENT_SCOPE, ProtectedResource, challenge
 from sidecard.protected_resource import PATH as RESOURCE_PATH
-from sidecard.refusals import JSON_RPC_CODES, MethodNotAllowed, PayloadTooLarge, Unauthenticated
+from sidecard.refusals import JSON_RPC_CODES, MethodNotAllowed, PayloadTooLarge, TooManyRequests
 from sidecard.sidecar import PROBES
 from sidecard.strict_json import read_json
+from sidecard.tasks.rights import InTenant
 from sidecard.tls import peer_certificate
 
 BODY_SECONDS = 60.0
@@ -63,6 +65,7 @@ _REST_REQUESTS = (
     ("GET", re.compile(r"/tasks/[^/]+"), GetTaskRequest),
 )
 _BODILESS = (CancelTaskRequest, SubscribeToTaskRequest)
+_STREAMS = ("/message:stream", ":subscribe")
 
 
 _EVENT_ID = re.compile(rb'"%s": ?\{"event": ?"([0-9.]+)"' % re.escape(URI.encode()))
@@ -76,9 +79,10 @@ class Edge:
     It lets in
 
     - anybody to the probes and the public card, and to what tells which tokens are taken, where some are (`resource`),
-    - verified callers (through the own sidecar, or with a credential) to the A2A bindings, with a body that is not
-      larger than `max_body_bytes` and comes within `body_seconds`, JSON of bounded depth in the shape of its operation,
-      a media type and an A2A version that are served.
+    - verified callers (through the own sidecar, or with a credential) who have not had more than their share (see
+      `quotas`) to the A2A bindings, with a body that is not larger than `max_body_bytes` and comes within
+      `body_seconds`, JSON of bounded depth in the shape of its operation, a media type and an A2A version that are
+      served.
 
     Anything else gets an error in the words of the binding it came for, and no route sees it.
     """
@@ -88,14 +92,14 @@ class Edge:
         app: ASGIApp,
         *,
         jsonrpc: JsonRpc,
-        identify: Identify,
+        door: Door,
         max_body_bytes: int,
         body_seconds: float = BODY_SECONDS,
         resource: ProtectedResource | None = None,
     ) -> None:
         self._app = app
         self._jsonrpc = jsonrpc
-        self._identify = identify
+        self._door = door
         self._max_body_bytes = max_body_bytes
         self._body_seconds = body_seconds
         self._resource = resource
@@ -116,22 +120,37 @@ class Edge:
         headers = Headers(scope=scope)
         claims = Claims.of(headers.items(), peer_certificate(scope))
         try:
-            caller = scope["caller"] = await self._identify(claims)
-            if caller is None:
-                raise Unauthenticated
-            proven(scope)
-            if path == JSONRPC_PATH:
-                call = await self._call(scope, headers, receive)
-            else:
-                receive = await self._checked_rest(scope, headers, receive)
+            admitted = await self._door.admit(claims)
         except A2AError as error:
             told = challenge(error, self._resource, with_token=bool(claims.authorization))
             await refuse(scope, error, told)(scope, receive, send)
             return
-        if path == JSONRPC_PATH:
-            await self._jsonrpc.serve(call, caller, headers, receive, send)
+        with admitted:
+            scope["caller"] = admitted.caller
+            proven(scope)
+            await self._serve(scope, headers, receive, send, admitted)
+
+    async def _serve(self, scope: Scope, headers: Headers, receive: Receive, send: Send, admitted: Admitted) -> None:
+        """Answer a request of a verified caller."""
+        with_token = bool(headers.get("authorization"))
+        call: Call | None = None
+        try:
+            if scope["path"] == JSONRPC_PATH:
+                call = await self._call(scope, headers, receive)
+                method = call.dialect.methods[call.method]
+                admitted.goes_on(cast("InTenant", call.params).tenant, stream=method.streams)
+            else:
+                receive = await self._checked_rest(scope, headers, receive)
+                path = scope["path"]
+                tenant = scope.get("a2a_tenant") or _tenant_in(path)
+                admitted.goes_on(tenant, stream=path.endswith(_STREAMS))
+        except A2AError as error:
+            await refuse(scope, error, challenge(error, self._resource, with_token=with_token))(scope, receive, send)
+            return
+        if call is not None:
+            await self._jsonrpc.serve(call, admitted.caller, headers, receive, send)
         else:
-            await self._app(scope, receive, _finished(send, with_token=bool(claims.authorization)))
+            await self._app(scope, receive, _finished(send, with_token=with_token))
 
     async def _call(self, scope: Scope, headers: Headers, receive: Receive) -> Call:
         if scope["method"] != "POST":
@@ -249,13 +268,22 @@ def refuse(scope: Scope, error: A2AError, headers: Mapping[str, str] | None = No
     payload = build_rest_error_payload(error)
     status = payload["error"]["code"]
     headers = {"Allow": "POST"} if isinstance(error, MethodNotAllowed) and not headers else headers
+    if isinstance(error, TooManyRequests):
+        headers = {**(headers or {}), "Retry-After": str(error.retry_after)}
     if scope["path"].startswith(f"{REST_03_PATH}/"):
         return JSONResponse(rest_03.named(payload), status, headers)
     if scope["path"] != JSONRPC_PATH:
         return JSONResponse(payload, status, headers)
     # JSON-RPC errors come with 200, but for what a proxy or a client library should act on by itself.
     http_status = status if type(error) in JSON_RPC_CODES else 200
+    if isinstance(error, TooManyRequests) and _in_mesh(scope):
+        http_status = 200  # daprd would take it for a failure of this agent, and stop others who call from there
     return JSONResponse(error_answer(scope.get("a2a_request_id"), error), http_status, headers)
+
+
+def _in_mesh(scope: Scope) -> bool:
+    """Whether a request has come through sidecars."""
+    return APP_ID_HEADER in Headers(scope=scope)
 
 
 def not_routed(request: Request, error: Exception) -> Response:
@@ -312,6 +340,14 @@ def _rest_request(method: str, path: str) -> type[Any] | None:
             if verb == method.replace("HEAD", "GET") and pattern.fullmatch(candidate):
                 return request
     return None
+
+
+def _tenant_in(path: str) -> str:
+    """The tenant that the path of a request over HTTP+JSON begins with, if it does; in A2A 0.3 there are none."""
+    if path.startswith(f"{REST_03_PATH}/"):
+        return ""
+    first, _, rest = path.removeprefix(f"{REST_PATH}/").partition("/")
+    return first if rest and first != "tasks" else ""
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -14,9 +14,10 @@ from a2a.types.a2a_pb2_grpc import add_A2AServiceServicer_to_server
 from a2a.utils.errors import A2AError, InvalidRequestError
 from google.protobuf.message import DecodeError, Message
 
-from sidecard.callers import CallerUser, Claims, Identify
+from sidecard.callers import CallerUser, Claims
+from sidecard.door import Admitted, Door
 from sidecard.edge import check_version
-from sidecard.refusals import GrpcErrors, Unauthenticated
+from sidecard.refusals import GrpcErrors
 from sidecard.settings import Settings
 from sidecard.telemetry import Telemetry
 from sidecard.tls import TlsFiles, grpc_credentials
@@ -54,9 +55,9 @@ class _ContextBuilder(DefaultGrpcServerCallContextBuilder):
 class _Service(GrpcErrors):
     """The SDK's gRPC service for verified callers, and for messages that could be read."""
 
-    def __init__(self, handler: RequestHandler, identify: Identify) -> None:
+    def __init__(self, handler: RequestHandler, door: Door) -> None:
         super().__init__(handler, _ContextBuilder())
-        self._identify = identify
+        self._door = door
 
     async def _handle_unary(
         self,
@@ -66,7 +67,8 @@ class _Service(GrpcErrors):
         default_response: _Answer,
     ) -> _Answer:
         try:
-            return await handler_func(await self._admit(request, context))
+            with await self._admit(context) as admitted:
+                return await handler_func(self._context_of(admitted, request, context, stream=False))
         except A2AError as error:
             await self.abort_context(error, context)
         return default_response
@@ -78,23 +80,26 @@ class _Service(GrpcErrors):
         handler_func: Callable[[ServerCallContext], AsyncIterable[_Answer]],
     ) -> AsyncIterable[_Answer]:
         try:
-            async for item in handler_func(await self._admit(request, context)):
-                yield item
+            with await self._admit(context) as admitted:
+                async for item in handler_func(self._context_of(admitted, request, context, stream=True)):
+                    yield item
         except A2AError as error:
             await self.abort_context(error, context)
 
-    async def _admit(self, request: Message | None, context: Context) -> ServerCallContext:
-        """The context of a call by a verified caller. Raises what the door of the HTTP bindings raises."""
-        metadata = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
-        caller = await self._identify(Claims.of(metadata, _peer_certificate(context)))
-        if caller is None:
-            raise Unauthenticated
-        check_version(dict(metadata).get("a2a-version", ""))
+    async def _admit(self, context: Context) -> Admitted:
+        """The call of a verified caller. Raises what the door of the HTTP bindings raises."""
+        return await self._door.admit(Claims.of(_metadata(context), _peer_certificate(context)))
+
+    def _context_of(
+        self, admitted: Admitted, request: Message | None, context: Context, *, stream: bool
+    ) -> ServerCallContext:
+        check_version(dict(_metadata(context)).get("a2a-version", ""))
         if request is None:
             raise InvalidRequestError("The request is no message that this method takes, or nested too deep")
-        admitted = self._build_call_context(context, request)
-        admitted.user = CallerUser(caller)
-        return admitted
+        admitted.goes_on(cast("Any", request).tenant, stream=stream)
+        made = self._build_call_context(context, request)
+        made.user = CallerUser(admitted.caller)
+        return made
 
 
 class _Readable(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -148,6 +153,10 @@ def _or_none(read: Callable[[bytes], object]) -> Callable[[bytes], object]:
     return read_or_none
 
 
+def _metadata(context: Context) -> list[tuple[str, str]]:
+    return [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
+
+
 def _peer_certificate(context: Context) -> bytes | None:
     """The certificate (DER) that the client of a call has proven to be its own, of the client CA; None without."""
     shown = context.auth_context().get("x509_pem_cert")
@@ -158,7 +167,7 @@ def grpc_server(
     handler: RequestHandler,
     settings: Settings,
     telemetry: Telemetry,
-    identify: Identify,
+    door: Door,
     message_seconds: float = MESSAGE_SECONDS,
 ) -> grpc.aio.Server:
     """A server for the binding, not started, on `settings.host` and `settings.grpc_port`; with a certificate, over TLS.
@@ -172,7 +181,7 @@ def grpc_server(
     ]
     interceptors = [*telemetry.grpc_interceptors(), _Readable(message_seconds)]
     server = grpc.aio.server(interceptors=interceptors, options=limits)
-    add_A2AServiceServicer_to_server(_Service(handler, identify), server)  # type: ignore[no-untyped-call]
+    add_A2AServiceServicer_to_server(_Service(handler, door), server)  # type: ignore[no-untyped-call]
     address, files = f"{settings.host}:{settings.grpc_port}", TlsFiles.of(settings)
     if files is None:
         server.add_insecure_port(address)

@@ -3,6 +3,8 @@
 A2A reserves the JSON-RPC codes from -32001 to -32099, so ours lie outside and end in the HTTP status they stand for.
 """
 
+import re
+
 import a2a.client.transports.jsonrpc  # noqa: F401 -- makes its own table of the SDK's errors, which must not have ours
 import grpc
 import grpc.aio
@@ -20,8 +22,11 @@ from a2a.utils.errors import (
 )
 from a2a.utils.grpc_status import status_to_grpc
 from google.protobuf.any_pb2 import Any
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+
+_TRY_AGAIN = re.compile(r"try again in ([0-9]{1,4}) s")
 
 
 class Unauthenticated(A2AError):
@@ -51,6 +56,24 @@ class PayloadTooLarge(A2AError):
     message = "The request is too large"
 
 
+class TooManyRequests(A2AError):
+    """Somebody has had its share for now: nothing was accepted, and the same may be sent again in a while."""
+
+    message = "You make too many requests; try again in a second"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        data: dict[str, object] | None = None,  # as the SDK's client makes it from an answer
+        *,
+        retry_after: int | None = None,
+    ) -> None:
+        """`retry_after` is in seconds; without it, what the message says, since of an answer nothing else is left."""
+        super().__init__(message, data)
+        said = _TRY_AGAIN.search(self.message)
+        self.retry_after = retry_after or (int(said[1]) if said else 1)
+
+
 class Unavailable(A2AError):
     """The agent can't take work now: it starts, stops, or its state store is down. Nothing was accepted."""
 
@@ -62,6 +85,7 @@ JSON_RPC_CODES: dict[type[A2AError], int] = {
     Forbidden: -31403,
     MethodNotAllowed: -31405,
     PayloadTooLarge: -31413,
+    TooManyRequests: -31429,
     Unavailable: -31503,
 }
 
@@ -70,6 +94,7 @@ _MAPPINGS: dict[type[A2AError], ErrorMapping] = {
     Forbidden: ErrorMapping(403, "PERMISSION_DENIED", "FORBIDDEN"),
     MethodNotAllowed: ErrorMapping(405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED"),
     PayloadTooLarge: ErrorMapping(413, "RESOURCE_EXHAUSTED", "PAYLOAD_TOO_LARGE"),
+    TooManyRequests: ErrorMapping(429, "RESOURCE_EXHAUSTED", "TOO_MANY_REQUESTS"),
     Unavailable: ErrorMapping(503, "UNAVAILABLE", "UNAVAILABLE"),
     JSONParseError: ErrorMapping(400, "INVALID_ARGUMENT", "JSON_PARSE"),  # the SDK has it for JSON-RPC only
 }
@@ -91,7 +116,11 @@ class GrpcErrors(GrpcHandler):
             await super().abort_context(error, context)
             return
         code = grpc.StatusCode[mapping.grpc_status]
-        detail = Any()
-        detail.Pack(ErrorInfo(reason=mapping.reason, domain=A2A_DOMAIN))
-        rich = status_to_grpc(Status(code=code.value[0], message=error.message, details=[detail]))
+        told: list[ErrorInfo | RetryInfo] = [ErrorInfo(reason=mapping.reason, domain=A2A_DOMAIN)]
+        if isinstance(error, TooManyRequests):
+            told.append(RetryInfo(retry_delay=Duration(seconds=error.retry_after)))
+        details = [Any() for _ in told]
+        for detail, one in zip(details, told, strict=True):
+            detail.Pack(one)
+        rich = status_to_grpc(Status(code=code.value[0], message=error.message, details=details))
         await context.abort(code, error.message, tuple(rich.trailing_metadata))

@@ -386,6 +386,24 @@ async def test_what_may_pass_is_tried_again(bench, fault):
     assert bench.mill.ground == ["rye"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "seconds"),
+    [
+        (httpx.Response(429, headers={"retry-after": "7"}, json={}), 7),
+        (httpx.Response(503, headers={"retry-after": "7"}, json={}), 7),
+        (refusal(200, jsonrpc="2.0", id=1, error={"code": -31429, "message": "too many; try again in 9 s"}), 9),
+        (httpx.Response(429, headers={"retry-after": "Sun, 06 Nov 1994 08:49:37 GMT"}, json={}), 0.2),
+        (refusal(429), 0.2),
+    ],
+)
+async def test_it_comes_again_when_it_is_told_to(bench, fault, seconds):
+    """Retry-After, or the words of a refusal in the mesh; otherwise soon."""
+    began = bench.clock.now
+    bench.daprd.faults[A2A] = iter([fault])
+    assert (await bench.follow()).status.state == S.TASK_STATE_COMPLETED
+    assert bench.clock.now - began == pytest.approx(seconds)
+
+
 async def test_a_stream_tells_the_whole_result(bench):
     """One request, and what comes back is the task as the mill holds it."""
     task = await bench.follow()

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from sidecard.callers.addresses import check_url
 from sidecard.callers.certificates import CertificateName
 from sidecard.errors import ConfigurationError
+from sidecard.quotas import Quota, Quotas, QuotasFile
 from sidecard.validation import explain
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
@@ -53,6 +54,7 @@ class Grant(Rights):
     certificates: list[CertificateName] = Field(default_factory=list)
     token: Holder | None = None
     speaks_for_others: bool = False
+    quota: Quota = Quota()
 
 
 class Issuer(BaseModel):
@@ -79,6 +81,7 @@ class CallersFile(BaseModel):
 
     issuers: dict[Name, Issuer] = Field(default_factory=dict)
     callers: dict[Name, Grant]
+    quotas: QuotasFile = Field(default_factory=QuotasFile)
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -99,6 +102,10 @@ class CallersFile(BaseModel):
         if twice := sorted({name for name in named if named.count(name) > 1}):
             raise ValueError(f"a certificate is one caller's; several have {', '.join(twice)}")
         return self
+
+    def limits(self) -> Quotas:
+        """Everybody's quotas, none of them used yet."""
+        return Quotas(self.quotas, {name: grant.quota for name, grant in self.callers.items()})
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -14,7 +14,7 @@ from google.protobuf.json_format import ParseError
 from sidecard.egress import DestinationRefused
 from sidecard.error_answers import refusal_of, words_of
 from sidecard.errors import AccessDenied, AgentUnavailable
-from sidecard.refusals import Unavailable
+from sidecard.refusals import TooManyRequests, Unavailable
 from sidecard.tasks.watch import Refused
 
 FAILURES = (AgentUnavailable, A2AError, DestinationRefused, httpx.HTTPError, ParseError)
@@ -32,7 +32,7 @@ def may_pass(error: Exception) -> bool:
         return cause.response.status_code >= 500 or cause.response.status_code == 429  # noqa: PLR2004
     if isinstance(cause, httpx.HTTPError):
         return True
-    return isinstance(_said(error), Unavailable)
+    return isinstance(_said(error), Unavailable | TooManyRequests)
 
 
 def refuses(error: Exception) -> bool:

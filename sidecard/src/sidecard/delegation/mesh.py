@@ -16,6 +16,7 @@ from sidecard.agent_card import same_contract
 from sidecard.delegation.failures import FAILURES, may_pass, never_arrived, not_canceled, refuses, words
 from sidecard.delegation.handshake import Handshake, Outside
 from sidecard.delegation.tracking import drain, events, listen, status, track
+from sidecard.error_answers import wait_of
 from sidecard.errors import AgentUnavailable, CardRejected
 from sidecard.extension import NOTHING_SENT, URI, Sent
 from sidecard.registry import Registry
@@ -103,7 +104,7 @@ class Mesh:
             if in_doubt or not may_pass(failure) or now - trying_since > patience:
                 unavailable = NotTaken if nothing_came_of_it else AgentUnavailable
                 raise unavailable(f"{agent} can't be reached or does not take this: {words(failure)}") from failure
-            await self._pause(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+            await self._pause(max(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)], wait_of(failure)))
             attempt += 1
 
     async def cancel(self, agent: str, task_id: str, tenant: str) -> None:

@@ -22,12 +22,14 @@ from sidecard.app import serve_on
 from sidecard.audit import Audit, Audited
 from sidecard.callers import KEY_HEADER, BearerTokens, Callers, CallersFile, Denied
 from sidecard.card import SignedCard
+from sidecard.door import Door
 from sidecard.extended_card import ExtendedCards
 from sidecard.extension import Asked, Granted, Sent
 from sidecard.grpc_server import grpc_server
 from sidecard.http_server import served_over_tls
 from sidecard.protected_resource import ProtectedResource
 from sidecard.push import Webhooks
+from sidecard.quotas import Quotas
 from sidecard.security_schemes import ways_in
 from sidecard.settings import Settings
 from sidecard.tasks.engine import Engine, system_clock
@@ -144,6 +146,7 @@ async def served(
     webhooks: Webhooks | None = None,
     max_body_bytes: int = 4_194_304,
     clock: Callable[[], int] = system_clock,
+    quotas: Quotas | None = None,
     tls: TlsFiles | None = None,
     publisher: Publisher | None = None,
 ) -> AsyncIterator[Served]:
@@ -153,6 +156,8 @@ async def served(
     tasks' time, UTC in milliseconds. With a `publisher` what people are asked and say is signed and verified.
 
     With `tls` there is a real server of HTTP at the card's URLs, too, and gRPC is over TLS.
+
+    Without `quotas` callers may do as much as they like.
 
     Callers with `api_key` hold `key_of(name)`; what comes with APP_TOKEN comes through the own sidecar. Access tokens
     are for the card's base URL; issuers are asked by `issuers_http`.
@@ -192,12 +197,13 @@ async def served(
             webhooks=webhooks,
             denied=denied,
         )
-        handler = Audited(operations, Audit(lambda: engine.journal))
+        audit = Audit(lambda: engine.journal)
+        handler, door = Audited(operations, audit), Door(known.identify, quotas, audit)
         app = FastAPI(openapi_url=None)
         agent_served = Served(agent, engine, app, card, settings.grpc_target or "", stack, denied)
         resource = ProtectedResource.of(agent.name, settings, file)
-        serve_on(app, handler, known.identify, lambda: agent_served.signed, max_body_bytes, resource=resource)
-        server = grpc_server(handler, settings, Telemetry(), known.identify)
+        serve_on(app, handler, door, lambda: agent_served.signed, max_body_bytes, resource=resource)
+        server = grpc_server(handler, settings, Telemetry(), door)
         await server.start()
         stack.push_async_callback(server.stop, 0)
         await stack.enter_async_context(served_over_tls(app, settings))

@@ -21,6 +21,7 @@ from sidecard.app import serve_on
 from sidecard.callers import Callers, CallersFile
 from sidecard.card import SignedCard
 from sidecard.cli.project import Project
+from sidecard.door import Door
 from sidecard.extended_card import ExtendedCards
 from sidecard.settings import Settings
 from sidecard.signature import sign
@@ -222,7 +223,7 @@ def sidecar(project, key, port):
 
     handler = DurableRequestHandler(lambda: engines[0], scopes_of=callers.scopes_of, extended_card=cards.of)
     app = FastAPI(lifespan=lifespan)
-    serve_on(app, handler, callers.identify, lambda: signed, 1_000_000)
+    serve_on(app, handler, Door(callers.identify), lambda: signed, 1_000_000)
     front = FakeSidecar(app)
     server = uvicorn.Server(uvicorn.Config(front, log_level="critical", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [port]}, daemon=True)
