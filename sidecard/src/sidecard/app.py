@@ -220,7 +220,7 @@ class Service:
             backoff=Backoff(patience=settings.delivery_days * 86_400),
             tries=settings.task_tries,
             keep=Keep(settings.retention_days, settings.deduplication_hours, settings.audit_days),
-            runs={"tenant": settings.tenant_runs, "replica": settings.runs},
+            runs={"caller": settings.caller_runs, "tenant": settings.tenant_runs, "replica": settings.runs},
             vouching=Vouching(name, self.agent.publisher, self._card.key, trust, callers.enters),
             denied=self._denied,
         )

@@ -103,6 +103,13 @@ class Settings(BaseSettings):
         validation_alias="SIDECARD_TENANT_RUNS",
         description="Of those, for one tenant: so that no tenant takes every place. Below SIDECARD_RUNS.",
     )
+    caller_runs: int = Field(
+        default=400,
+        ge=1,
+        validation_alias="SIDECARD_CALLER_RUNS",
+        description="Of those, for one caller: so that none takes every place of its tenant. Below "
+        "SIDECARD_TENANT_RUNS. Ten times as many wait; beyond that new tasks are refused.",
+    )
     connections: int = Field(
         default=8_192,
         ge=16,

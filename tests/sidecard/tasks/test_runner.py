@@ -5,7 +5,9 @@ import asyncio
 import pytest
 from a2a.types import TaskState
 
+from sidecard.refusals import TooManyRequests
 from sidecard.tasks import run as run_module
+from sidecard.tasks import runner as runner_module
 from sidecard.tasks.state import ALONE
 from sidecard.testing import FakeAgents, MemoryStore, caller, ended, message, started
 from tests.sidecard.tasks.shop import Receipt, Shop, answer, idle, said, send, settled, ticks, until
@@ -34,6 +36,51 @@ async def test_one_tenant_can_not_crowd_out_another():
             assert said(await settled(engine, task_id)) == "at last"
         await idle(engine)
         assert not engine._runner._turns._places
+
+
+async def test_one_caller_can_not_crowd_out_another_in_its_tenant():
+    """Also where everybody is in the default tenant."""
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store, runs={"caller": 2, "tenant": 3, "replica": 9}) as engine:
+        crowd = [await begin(engine, shop, "slow", f"m{n}", "") for n in range(10)]
+        await ticks(50)
+        assert shop.runs == 2
+        sent = message("", "m", data={"what": "hat"})
+        other = await engine.create(caller(shop.agent, "bob"), "", shop.skill("buy"), sent)
+        assert said(await settled(engine, other)) == "paid"
+        shop.gate.set()
+        for task_id in crowd:
+            assert said(await settled(engine, task_id)) == "at last"
+
+
+@pytest.mark.parametrize("runs", [{"caller": 2}, {"tenant": 2}, {"replica": 2}])
+async def test_a_task_is_refused_before_it_is_taken_when_too_many_wait(monkeypatch, runs):
+    """And never after: all that were taken end. A message that was taken before is known all the same."""
+    monkeypatch.setattr(runner_module, "WAITING", 3)
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store, runs=runs) as engine:
+        crowd = [await begin(engine, shop, "slow", f"m{n}", "") for n in range(8)]
+        with pytest.raises(TooManyRequests, match=r"too many tasks .* wait to be run here; try again in 5 s"):
+            await begin(engine, shop, "slow", "m8", "")
+        assert await begin(engine, shop, "slow", "m3", "") == crowd[3]
+        assert engine.journal.slot.todo.all == set(crowd), "nothing is left of what was refused"
+        shop.gate.set()
+        for task_id in crowd:
+            assert said(await settled(engine, task_id)) == "at last"
+        assert await begin(engine, shop, "slow", "m8", "")
+        await idle(engine)
+
+
+async def test_without_a_bound_any_number_waits(monkeypatch):
+    """The twin."""
+    monkeypatch.setattr(runner_module, "WAITING", 10**9)
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store, runs={"caller": 1}) as engine:
+        crowd = [await begin(engine, shop, "slow", f"m{n}", "") for n in range(60)]
+        assert len(set(crowd)) == 60
+        shop.gate.set()
+        for task_id in crowd:
+            await settled(engine, task_id)
 
 
 async def test_all_tenants_together_are_bounded_too():

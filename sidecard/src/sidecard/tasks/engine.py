@@ -15,6 +15,7 @@ from sidecard.agent import Agent, Skill
 from sidecard.callers import Caller, Denied
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable, TaskConflict
 from sidecard.extension import Granted
+from sidecard.refusals import TooManyRequests
 from sidecard.tasks.act import Act
 from sidecard.tasks.adoption import Adoption
 from sidecard.tasks.cursor import Backoff
@@ -245,7 +246,7 @@ class Engine:
         canceled in its first entry: whenever the message comes, it has started nothing, and never will. What starts a
         task is in the audit as this `act`, by the same write.
 
-        Raises DifferentMessage, TaskExpired, StoreUnavailable.
+        Raises DifferentMessage, TaskExpired, StoreUnavailable; TooManyRequests where too many tasks wait to be run.
         """
         self._admit()
         digest = digest_of(message, skill.id)
@@ -255,6 +256,12 @@ class Engine:
         task_id = self.task_id(tenant, caller.name, message.message_id)
         live = await self._lives.find(task_id)
         if live is None:
+            try:
+                self._runner.check_room(caller.name, tenant)
+            except TooManyRequests:
+                if not await self._made_before(task_id, message, digest):
+                    raise
+                return task_id
             live = self._begin(
                 task_id, caller, tenant, skill, message, digest=digest, webhook=webhook, withdrawn=withdrawn, act=act
             )

@@ -12,6 +12,7 @@ from sidecard.agent import Agent, Skill
 from sidecard.callers import Caller
 from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
 from sidecard.extension import Ended
+from sidecard.refusals import TooManyRequests
 from sidecard.tasks import binding
 from sidecard.tasks.context import Rejected, Task
 from sidecard.tasks.live import Live, TaskEnded
@@ -24,8 +25,12 @@ from sidecard.vouching import Vouching
 
 log = logging.getLogger("sidecard.tasks")
 
-RUNS: Limits = {"tenant": 500, "replica": 1_000}
-"""Skills running at once: for one tenant, in all. Those that wait for a person or sleep for long are not running."""
+RUNS: Limits = {"caller": 400, "tenant": 500, "replica": 1_000}
+"""Skills running at once: for one caller, for one tenant, in all. Those that wait for a person, or sleep for long, are
+not running."""
+WAITING = 10
+"""So many times as many may wait for their turn; beyond that a new task is refused, and says when to come again."""
+CROWDED_SECONDS = 5
 
 
 class Runner:
@@ -73,11 +78,18 @@ class Runner:
         with contextlib.suppress(TaskEnded):
             live.append(*orphans, live.status(state, message.SerializeToString()))
 
+    def check_room(self, caller: str, tenant: str) -> None:
+        """Raises TooManyRequests where too many tasks wait already; those that were taken run, sooner or later."""
+        if kind := self._turns.crowded(WAITING, caller=caller, tenant=tenant, replica=""):
+            whose = {"caller": f"the caller {caller}", "tenant": "this tenant"}.get(kind, "all together")
+            words = f"too many tasks of {whose} wait to be run here; try again in {CROWDED_SECONDS} s"
+            raise TooManyRequests(words, retry_after=CROWDED_SECONDS)
+
     async def _in_turn(self, live: Live, run: Run, first: Message | None) -> None:
         if live.folded.lease == ALONE:  # others wait for this one already
             await self.execute(live, run, first)
         else:
-            async with self._turns.turn(tenant=live.meta["tenant"], replica=""):
+            async with self._turns.turn(caller=live.meta["owner"], tenant=live.meta["tenant"], replica=""):
                 await self.execute(live, run, first)
 
     async def execute(self, live: Live, run: Run, first: Message | None = None) -> None:

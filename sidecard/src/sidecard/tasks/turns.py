@@ -20,6 +20,14 @@ class Turns:
         """Use it with `async with`: waits for a turn, in order of arrival. `whose` has a value for each kind."""
         return _Turn(self, [((kind, whose[kind]), most) for kind, most in self._limits.items()])
 
+    def crowded(self, times: int, **whose: str) -> str:
+        """The kind of place for which so many wait already: as often as the places there are. "" for none."""
+        for kind, most in self._limits.items():
+            _, users = self._places.get((kind, whose[kind]), (None, 0))
+            if users >= most * (1 + times):
+                return kind
+        return ""
+
     async def _take(self, key: tuple[str, str], most: int) -> None:
         semaphore, users = self._places.get(key) or (asyncio.Semaphore(most), 0)
         self._places[key] = (semaphore, users + 1)
