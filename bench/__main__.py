@@ -21,6 +21,7 @@ from bench.memory import open_streams
 from bench.mesh import mesh
 from bench.ours import DELEGATIONS, ERRANDS
 from bench.processes import theirs
+from bench.quotas import quotas
 from bench.report import Report
 from bench.rounds import Rounds
 from bench.send import latency, throughput
@@ -111,6 +112,11 @@ def _history(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:
         history(system, size.finished, size.seconds, rounds, report)
 
 
+def _quotas(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:
+    """A quiet tenant beside a noisy one, with the noisy one's quota and without."""
+    quotas(folder / "desk", size.seconds, rounds, report)
+
+
 def _databases(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:
     """Our engine on stores that replicas can share, against the SDK's engine in memory."""
     for name, database in (("postgresql", postgresql), ("redis", redis)):
@@ -137,6 +143,7 @@ PARTS = {
     "memory": _memory,
     "history": _history,
     "databases": _databases,
+    "quotas": _quotas,
 }
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from sidecard.cli.system import System
 
 ROOT = Path(__file__).parents[1]
 SQLITE = {"type": "state.sqlite", "version": "v1", "connectionString": "data/state-{appID}.db", "busyTimeout": "10s"}
+BOUNDLESS = {"rate": None, "concurrent": None, "streams": None}
+UNBOUNDED = {"each_caller": BOUNDLESS, "each_tenant": BOUNDLESS, "strangers": {"rate": None}}
 LOADER = "loader"
 """The caller with a key."""
 DESK = "desk"
@@ -36,9 +38,9 @@ class Estate:
     project: Project
     sentry_port: int
 
-    def direct(self, agent: str) -> Order:
-        """How to reach an agent without sidecars, with a key."""
-        key = (self.project.local / "keys" / f"{LOADER}.key").read_text().strip()
+    def direct(self, agent: str, caller: str = LOADER) -> Order:
+        """How to reach an agent without sidecars, with a caller's key."""
+        key = (self.project.local / "keys" / f"{caller}.key").read_text().strip()
         return Order(port=self.project.app(agent).app_port or 0, headers={KEY_HEADER: key})
 
     def through_sidecars(self, app: str, path: str) -> Order:
@@ -63,8 +65,13 @@ def estate(
     *,
     mesh: bool = False,
     program: str = "bench.ours",
+    more_callers: Mapping[str, Any] | None = None,
+    quotas: Mapping[str, Any] | None = None,
 ) -> Iterator[Estate]:
-    """Agents of a `program` and the registry, up inside. With `mesh` also the desk and the raw app."""
+    """Agents of a `program` and the registry, up inside. With `mesh` also the desk and the raw app.
+
+    Nobody has a quota, but for those in `quotas`: it is the agents that are measured.
+    """
     project = Project(ROOT).copy_to(folder)
     shutil.rmtree(folder / "components" / "access")
     ports = iter(free_ports(6 * (len(agents) + 3) + 2))
@@ -77,7 +84,8 @@ def estate(
     grants = {name: ["bench:say"] for name in agents}
     callers = {LOADER: {"api_key": True, "grants": grants}}
     callers |= {name: {"sidecar": True, "grants": grants} for name in (DESK, ERRANDS, WORKFLOW)}
-    write(folder / "agents" / "callers.yaml", {"callers": callers})
+    callers |= more_callers or {}
+    write(folder / "agents" / "callers.yaml", {"callers": callers, "quotas": UNBOUNDED | dict(quotas or {})})
     for app in apps:
         write(folder / "components" / "access" / f"{app['appID']}.yaml", access_of(app["appID"]))
     write(folder / "components" / "state.yaml", state_of(store, ["registry", *agents]))

@@ -32,7 +32,7 @@ class Order:
     """What to do: `callers` at once against http://127.0.0.1:`port``path`, until `seconds` are over or `count` done.
 
     `method` is SendMessage, SendStreamingMessage or ListTasks, or "" for a bare POST of `text`; `text` is what the
-    message says; `expect` must be in each answer, as must that many `chunks`.
+    message says; `expect` must be in each answer, as must that many `chunks`; `tenant` is where it is sent.
     """
 
     port: int
@@ -46,15 +46,17 @@ class Order:
     text: str = "hello"
     expect: str = "TASK_STATE_COMPLETED"
     chunks: int = 0
+    tenant: str = ""
 
 
 @dataclass
 class Seen:
-    """What came of it: requests per second, their p50 in ms; of streams, events each and p50 of the first in ms."""
+    """What came of it: requests per second, their p50 and p99 in ms; of streams, events each and p50 of the first."""
 
     done: int
     per_second: float
     p50_ms: float
+    p99_ms: float
     events: float
     first_p50_ms: float
 
@@ -111,6 +113,8 @@ def requests(order: Order) -> Iterator[bytes]:
         if order.method != "ListTasks":
             parts = [{"text": order.text, "mediaType": "text/plain"}]
             params = {"message": {"messageId": f"{run}-{number}", "role": "ROLE_USER", "parts": parts}}
+        if order.tenant:
+            params["tenant"] = order.tenant
         call = {"jsonrpc": "2.0", "id": number, "method": order.method, "params": params}
         body = json.dumps(call).encode() if order.method else order.text.encode()
         yield f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
@@ -154,6 +158,7 @@ async def run(order: Order) -> Seen:
         done=len(took),
         per_second=len(took) / seconds,
         p50_ms=statistics.median(took) * 1_000,
+        p99_ms=sorted(took)[len(took) * 99 // 100] * 1_000,
         events=events / len(took),
         first_p50_ms=statistics.median(firsts) * 1_000 if firsts else 0.0,
     )

@@ -27,6 +27,23 @@ def theirs(kind: str, folder: Path, *, spans: bool = True) -> Iterator[int]:
         yield port
 
 
+@contextlib.contextmanager
+def noise(order: Order) -> Iterator[None]:
+    """The same beside what is done inside, for as long as that takes."""
+    command = [sys.executable, "-m", "bench.load"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stdin is not None  # noqa: S101 -- asked for
+    process.stdin.write(json.dumps(asdict(order)))
+    process.stdin.close()
+    try:
+        yield
+        if process.poll() is not None:
+            raise RuntimeError("the load tool that makes noise ended too early: what was measured means nothing")
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def load(order: Order) -> Seen:
     """Run the load tool in a process of its own. Raises RuntimeError when an answer was not as expected."""
     command = [sys.executable, "-m", "bench.load"]

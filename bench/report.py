@@ -21,6 +21,8 @@ TARGETS = {
     "kib_per_stream": ("<=", 64.0),
     "send_100k_vs_empty": (">=", 0.85),
     "list_100k_vs_empty": (">=", 0.85),
+    "quiet_p50_beside_noise": ("<=", 1.5),
+    "quiet_rate_beside_noise": (">=", 0.7),
 }
 
 

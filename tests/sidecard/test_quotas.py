@@ -9,6 +9,7 @@ from a2a.types.a2a_pb2_grpc import A2AServiceStub
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
+from sidecard import door as door_module
 from sidecard import quotas as quotas_module
 from sidecard.callers import KEY_HEADER, Caller, CallersFile
 from sidecard.door import Door
@@ -40,7 +41,8 @@ class Seconds:
 
 
 @pytest.fixture
-def clock():
+def clock(monkeypatch):
+    monkeypatch.setattr(door_module, "HELD_SECONDS", 0.001)
     return Seconds()
 
 
@@ -262,6 +264,24 @@ async def test_without_quotas_all_of_it_is_served():
     async with served(Shop().agent, MemoryStore(), CALLERS) as agent:
         for binding in ("JSONRPC", "HTTP+JSON", "GRPC"):
             assert await flood(agent, binding, "ada", 40) == ([200] * 40, [])
+
+
+async def test_who_does_not_wait_waits_to_be_refused(clock, monkeypatch):
+    """The first refusal comes at once; those that follow without a pause come later, so that they cost little."""
+    monkeypatch.setattr(door_module, "HELD_SECONDS", 0.1)
+    quotas = limits(clock, each_caller=Quota(rate=1, burst=1))
+    async with served(Shop().agent, MemoryStore(), CALLERS, quotas=quotas) as agent:
+        loop = asyncio.get_running_loop()
+        took = []
+        for _ in range(3):
+            began = loop.time()
+            await flood(agent, "JSONRPC", "ada", 1)
+            took.append(loop.time() - began)
+        assert took[2] >= 0.1 > took[1]
+        monkeypatch.setattr(door_module, "MOST_HELD", 0)
+        began = loop.time()
+        assert (await flood(agent, "JSONRPC", "ada", 1))[0] == [429]
+        assert loop.time() - began < 0.1, "so many wait at most"
 
 
 async def test_a_refused_request_is_not_read(clock):

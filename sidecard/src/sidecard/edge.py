@@ -138,12 +138,12 @@ class Edge:
             if scope["path"] == JSONRPC_PATH:
                 call = await self._call(scope, headers, receive)
                 method = call.dialect.methods[call.method]
-                admitted.goes_on(cast("InTenant", call.params).tenant, stream=method.streams)
+                await admitted.goes_on(cast("InTenant", call.params).tenant, stream=method.streams)
             else:
                 receive = await self._checked_rest(scope, headers, receive)
                 path = scope["path"]
                 tenant = scope.get("a2a_tenant") or _tenant_in(path)
-                admitted.goes_on(tenant, stream=path.endswith(_STREAMS))
+                await admitted.goes_on(tenant, stream=path.endswith(_STREAMS))
         except A2AError as error:
             await refuse(scope, error, challenge(error, self._resource, with_token=with_token))(scope, receive, send)
             return

@@ -68,7 +68,7 @@ class _Service(GrpcErrors):
     ) -> _Answer:
         try:
             with await self._admit(context) as admitted:
-                return await handler_func(self._context_of(admitted, request, context, stream=False))
+                return await handler_func(await self._context_of(admitted, request, context, stream=False))
         except A2AError as error:
             await self.abort_context(error, context)
         return default_response
@@ -81,7 +81,7 @@ class _Service(GrpcErrors):
     ) -> AsyncIterable[_Answer]:
         try:
             with await self._admit(context) as admitted:
-                async for item in handler_func(self._context_of(admitted, request, context, stream=True)):
+                async for item in handler_func(await self._context_of(admitted, request, context, stream=True)):
                     yield item
         except A2AError as error:
             await self.abort_context(error, context)
@@ -90,13 +90,13 @@ class _Service(GrpcErrors):
         """The call of a verified caller. Raises what the door of the HTTP bindings raises."""
         return await self._door.admit(Claims.of(_metadata(context), _peer_certificate(context)))
 
-    def _context_of(
+    async def _context_of(
         self, admitted: Admitted, request: Message | None, context: Context, *, stream: bool
     ) -> ServerCallContext:
         check_version(dict(_metadata(context)).get("a2a-version", ""))
         if request is None:
             raise InvalidRequestError("The request is no message that this method takes, or nested too deep")
-        admitted.goes_on(cast("Any", request).tenant, stream=stream)
+        await admitted.goes_on(cast("Any", request).tenant, stream=stream)
         made = self._build_call_context(context, request)
         made.user = CallerUser(admitted.caller)
         return made

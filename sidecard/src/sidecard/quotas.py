@@ -72,6 +72,7 @@ class _User:
     at: float
     concurrent: int = 0
     streams: int = 0
+    refused: float = -math.inf
 
     def spend(self, now: float) -> None:
         """One request. Raises TooManyRequests."""
@@ -81,18 +82,18 @@ class _User:
         self.left = min(self.quota.room, self.left + (now - self.at) * rate)
         self.at = now
         if self.left < 1.0:
-            raise _too_many(f"{self.name} may make {rate:g} requests a second", (1.0 - self.left) / rate)
+            raise self._refusal(f"make {rate:g} requests a second", (1.0 - self.left) / rate, now)
         self.left -= 1.0
 
-    def open(self, *, stream: bool) -> None:
+    def open(self, now: float, *, stream: bool) -> None:
         """One request is being answered from now on. Raises TooManyRequests."""
         if stream:
             if self.quota.streams is not None and self.streams >= self.quota.streams:
-                raise _too_many(f"{self.name} may have {self.quota.streams} streams open", 1.0)
+                raise self._refusal(f"have {self.quota.streams} streams open", 1.0, now)
             self.streams += 1
         else:
             if self.quota.concurrent is not None and self.concurrent >= self.quota.concurrent:
-                raise _too_many(f"{self.name} may have {self.quota.concurrent} requests at once", 1.0)
+                raise self._refusal(f"have {self.quota.concurrent} requests at once", 1.0, now)
             self.concurrent += 1
 
     def close(self, *, stream: bool) -> None:
@@ -101,6 +102,13 @@ class _User:
             self.streams -= 1
         else:
             self.concurrent -= 1
+
+    def _refusal(self, what: str, seconds: float, now: float) -> TooManyRequests:
+        wait = min(LONGEST_WAIT, max(1, math.ceil(seconds)))
+        error = TooManyRequests(f"{self.name} may {what} here; try again in {wait} s", retry_after=wait)
+        error.insistent = now - self.refused < 1.0
+        self.refused = now
+        return error
 
     def idle(self, now: float) -> bool:
         """Whether nothing is lost when it is forgotten."""
@@ -132,15 +140,23 @@ class Quotas:
     def enter(self, caller: str) -> "Visit":
         """One request of this caller, until the visit ends. Raises TooManyRequests."""
         user = self._user("caller", caller, f"the caller {caller}")
-        user.spend(self._clock())
-        user.open(stream=False)
+        now = self._clock()
+        user.spend(now)
+        user.open(now, stream=False)
         return Visit(self, user)
 
-    def tenant(self, name: str) -> _User:
-        """A tenant that somebody works in."""
+    def tenant(self, name: str, *, stream: bool) -> _User:
+        """One request in this tenant. Raises TooManyRequests."""
         user = self._user("tenant", name, f"the tenant {name}" if name else "the default tenant")
-        user.spend(self._clock())
+        now = self._clock()
+        user.spend(now)
+        user.open(now, stream=stream)
         return user
+
+    def stream(self, caller: _User) -> None:
+        """One request of this caller is for a stream. Raises TooManyRequests."""
+        caller.open(self._clock(), stream=True)
+        caller.close(stream=False)
 
     def _user(self, kind: str, name: str, said: str) -> _User:
         key, now = (kind, name), self._clock()
@@ -178,21 +194,13 @@ class Visit:
         Raises TooManyRequests.
         """
         if stream:
-            self._caller.open(stream=True)
-            self._caller.close(stream=False)
+            self._quotas.stream(self._caller)
             self._stream = True
         if tenant is not None:
-            user = self._quotas.tenant(tenant)
-            user.open(stream=stream)
-            self._tenant = user
+            self._tenant = self._quotas.tenant(tenant, stream=stream)
 
     def ends(self) -> None:
         """It is answered."""
         self._caller.close(stream=self._stream)
         if self._tenant is not None:
             self._tenant.close(stream=self._stream)
-
-
-def _too_many(why: str, seconds: float) -> TooManyRequests:
-    wait = min(LONGEST_WAIT, max(1, math.ceil(seconds)))
-    return TooManyRequests(f"{why} here; try again in {wait} s", retry_after=wait)

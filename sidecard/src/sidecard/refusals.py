@@ -70,6 +70,8 @@ class TooManyRequests(A2AError):
     ) -> None:
         """`retry_after` is in seconds; without it, what the message says, since of an answer nothing else is left."""
         super().__init__(message, data)
+        self.insistent = False
+        """Whether the one who is refused was just refused before, and has not waited."""
         said = _TRY_AGAIN.search(self.message)
         self.retry_after = retry_after or (int(said[1]) if said else 1)
 
