@@ -57,7 +57,7 @@ async def validate_expense(claim: ExpenseClaim, task: Task) -> Decision:
     """
     items = claim.items or _items(claim.report, task)
     names = dict.fromkeys(item.vendor for item in items)
-    vendors = {name: await task.step("look up vendor", _look_up, name) for name in names}
+    vendors = {name: await task.tool("look up vendor", _look_up, name) for name in names}
     statuses = {name: vendor.status for name, vendor in vendors.items()}
     assessment = assess(items, today=(await task.now()).date(), vendors=statuses)
     if assessment.proposal == "reject":

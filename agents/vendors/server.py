@@ -18,6 +18,8 @@ from pydantic import Field, SecretStr
 
 from agents.vendors.register import LONGEST_NAME, Vendor, look_up
 from sidecard.callers import Denied
+from sidecard.screening.local import LocalScreen
+from sidecard.screening.tools import ToolGuard
 from sidecard.sidecar import OwnSidecarOnly
 from sidecard.telemetry import Telemetry
 
@@ -36,7 +38,8 @@ def create_app(
     A call without the token gets 401, one of an app that is `denied` 403, see `OwnSidecarOnly`. Without a
     token of its own the server refuses every call, and is not ready.
     """
-    mcp = _register().streamable_http_app(
+    guard = ToolGuard("vendors", LocalScreen())
+    mcp = _register(guard).streamable_http_app(
         json_response=True,
         stateless_http=True,
         max_request_body_size=MAX_BODY_BYTES,
@@ -46,6 +49,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with mcp.router.lifespan_context(mcp):
+            await guard.start()
             work = asyncio.ensure_future(beside()) if beside else None
             yield
             if work:
@@ -70,8 +74,8 @@ def create_app(
     return app
 
 
-def _register() -> MCPServer:
-    """The MCP server and its one tool."""
+def _register(guard: ToolGuard) -> MCPServer:
+    """The MCP server and its one tool, whose requests and results are inspected."""
     server: MCPServer = MCPServer(
         "vendors",
         title="Vendor register",
@@ -81,6 +85,7 @@ def _register() -> MCPServer:
     )
 
     @server.tool()
+    @guard.inspected
     def lookup_vendor(
         name: Annotated[str, Field(min_length=1, max_length=LONGEST_NAME, description="Name as on the receipt.")],
     ) -> Vendor:

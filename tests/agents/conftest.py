@@ -4,8 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from sidecard.screening.local import LocalScreen
 from sidecard.testing import MemoryStore, served
 
+SCREEN = LocalScreen()  # as every agent has it: its rules must let the desk's own business through
 NOW = datetime(2027, 2, 1, 12, tzinfo=UTC)
 
 
@@ -21,6 +23,7 @@ def desk():
         skills = sorted({skill.scope for skill in agent.skills.values()})
         held = {"ada": skills, "boss": ["spend:approve"], "both": [*skills, "spend:approve"]}
         callers = {name: {"api_key": True, "grants": {agent.name: scopes}} for name, scopes in held.items()}
-        return served(agent, store, callers, agents, clock=lambda: int(now.timestamp() * 1000))
+        at = int(now.timestamp() * 1000)
+        return served(agent, store, callers, agents, clock=lambda: at, screen=SCREEN)
 
     return serve

@@ -10,6 +10,7 @@ from pydantic.errors import PydanticUserError
 
 from sidecard.actions import SURFACE, declared
 from sidecard.errors import ConfigurationError
+from sidecard.screening.policy import DEFAULT, Policy
 
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
@@ -39,6 +40,8 @@ class Skill:
     version: str = "1"
     failed: str = SURFACE
     rejected: str = SURFACE
+    screening: Policy | None = None
+    prompts_model: bool = False
 
     @property
     def name(self) -> str:
@@ -51,7 +54,8 @@ class Agent:
     """An A2A agent: its name is its Dapr app-id and its folder in `agents/`.
 
     `publisher` is the organization that signs its card; `asks` lists scopes that its questions may demand of whoever
-    answers them (see `Task.ask`), so that `sidecard check` knows them.
+    answers them (see `Task.ask`), so that `sidecard check` knows them; `screening` says what is done about prompt
+    injection, personal data and secrets in the messages of skills that have no policy of their own.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Agent:
     publisher: str
     publisher_url: str = ""
     asks: tuple[str, ...] = ()
+    screening: Policy = DEFAULT
     skills: dict[str, Skill] = field(default_factory=dict)
     formers: dict[tuple[str, str], Skill] = field(default_factory=dict)
     """Former versions of skills, by id and version: only tasks that began with them run them."""
@@ -74,6 +79,8 @@ class Agent:
         version: str = "1",
         failed: str = "",
         rejected: str = "",
+        screening: Policy | None = None,
+        prompts_model: bool = False,
     ) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
         """Make an async function `(input, task) -> output` a skill, named after it and described by its docstring.
 
@@ -82,6 +89,8 @@ class Agent:
         may run again from the top at any time; any other starts once its task is stored, and keeps its effects in
         `task.once`. `failed` and `rejected` say what an agent that delegates to it does when it ends so (see
         `sidecard.actions`); by default what is idempotent is retried when it failed, and all else surfaces.
+        `task.once`. A skill that `prompts_model` hands text of its messages to a language model: then what looks like
+        prompt injection is blocked by default. `screening` is its policy, if it is not the agent's.
 
         Raises ConfigurationError for a function that can't be a skill.
         """
@@ -109,6 +118,8 @@ class Agent:
                 version=version,
                 failed=actions[0],
                 rejected=actions[1],
+                screening=screening,
+                prompts_model=prompts_model,
             )
             return function
 

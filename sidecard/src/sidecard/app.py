@@ -46,6 +46,11 @@ from sidecard.refusals import Unavailable
 from sidecard.registry import Registry, keep_enrolled, lets_of
 from sidecard.rest_03 import rest_routes_03
 from sidecard.revocations import Hearing, Revocations
+from sidecard.screening.choice import screen_of
+from sidecard.screening.finding import ScreenUnavailable
+from sidecard.screening.guard import Guard
+from sidecard.screening.screen import Screen
+from sidecard.screening.vault import Vault
 from sidecard.security_schemes import ways_in
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport, read_secret, sidecar_client
@@ -189,6 +194,7 @@ class Service:
         trust = TrustStore.parse(await self._secret(sidecar, "trust", "publishers"))
         outside = await self._outside(sidecar, stack)
         self._follow_keys = partial(keep_current, self._card, trust, name, partial(read_secret, sidecar))
+        screen = screen_of(settings)
         token = settings.app_api_token.get_secret_value()
         if self._tokens is not None:
             completing = asyncio.create_task(self._complete_card(self._tokens), name="card")
@@ -203,6 +209,11 @@ class Service:
         callers = self._callers = Callers(
             name, self._file, app_token=token, api_keys=api_keys, tokens=self._tokens, denied=self._denied
         )
+        guard = None
+        if screen is not None:
+            stack.push_async_callback(screen.close)
+            await self._screen_ready(screen)
+            guard = Guard(self.agent, screen, Vault(name, task_id_key, former_keys))
         topic = None
         if self._topic is not None:
             topic = Topic(name, self._topic, port=port, token=dapr_token)
@@ -223,6 +234,7 @@ class Service:
             runs={"caller": settings.caller_runs, "tenant": settings.tenant_runs, "replica": settings.runs},
             vouching=Vouching(name, self.agent.publisher, self._card.key, trust, callers.enters),
             denied=self._denied,
+            guard=guard,
         )
         await self._patiently(engine.start)
         stack.push_async_callback(engine.stop)
@@ -276,6 +288,15 @@ class Service:
                     log.warning("%s waits for its sidecar: %s", self.agent.name, error)
                     reminder += SIDECAR_REMINDER_SECONDS
                 await asyncio.sleep(SIDECAR_RETRY_SECONDS)
+
+    async def _screen_ready(self, screen: Screen) -> None:
+        """Wait for what inspects messages: without it this agent takes none."""
+        while True:
+            try:
+                return await screen.start()
+            except ScreenUnavailable as error:
+                log.warning("%s waits for its screen: %s", self.agent.name, error)
+                await asyncio.sleep(STORE_RETRY_SECONDS)
 
     async def _patiently(self, begin: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -138,6 +138,12 @@ class Settings(BaseSettings):
         validation_alias="SIDECARD_DEDUPLICATION_HOURS",
         description="How long after a task has expired its message, sent again, is refused and starts no new one.",
     )
+    screen: str = Field(
+        default="local",
+        validation_alias="SIDECARD_SCREEN",
+        description="What inspects messages: `local` (in this process), the URL of a service of your own, "
+        "`conversation:NAME` (the scrubbing of a Dapr conversation component, beside local), or `off`.",
+    )
     otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
 
     @classmethod

@@ -260,6 +260,22 @@ class WebhookMetrics:
         self._deliveries.add(1, {"agent": self._agent, "outcome": outcome})
 
 
+class ScreeningMetrics:
+    """What is counted of one agent's content inspection."""
+
+    def __init__(self, agent: str, meter: metrics.Meter | None = None) -> None:
+        meter = meter or metrics.get_meter("sidecard")
+        self._agent = agent
+        self._decisions = meter.create_counter(
+            "sidecard.screening.decisions", unit="{finding}", description="Findings in messages, by what was decided."
+        )
+
+    def decided(self, direction: str, kind: str, action: str, count: int) -> None:
+        """Count findings of one sort that were decided in one way."""
+        labels = {"agent": self._agent, "direction": direction, "kind": kind, "action": action}
+        self._decisions.add(count, labels)
+
+
 class _CarryTrace:
     """ASGI middleware that only hands trace context on, at a third of what the instrumentation costs when idle."""
 

@@ -18,6 +18,7 @@ from sidecard.tasks.states import state_name
 from sidecard.tasks.tree import Logged
 
 SHOWN = 140
+_DECISION = ("action", "kind", "entity", "rule", "place", "count")
 
 
 def lines(logged: Logged, indent: str = "") -> Iterator[str]:
@@ -81,6 +82,10 @@ def words(record: Record) -> str:  # noqa: C901, PLR0911, PLR0912 -- one case pe
         case ["orphan", key, agent, task_id]:
             what = f"its task {task_id}" if task_id else "what it may have made of this"
             return f"orphan    {key} {agent} is yet to be told that {what} is canceled"
+        case ["screened", direction, what, decisions, sealed]:
+            found = "; ".join(_decided(decision) for decision in decisions)
+            kept = "; originals are sealed" if sealed else ""
+            return f"screened  {direction} {what}: {found}{kept}"
         case ["lease", owner, how]:
             return f"lease     replica {owner} moves it on ({how})"
         case ["cancel", by]:
@@ -145,6 +150,9 @@ def _values(record: Record) -> dict[str, Any]:  # noqa: C901, PLR0911, PLR0912 -
             return {"kind": kind, "id": question_id, "step": key, **spec}
         case ["child" | "orphan", key, agent, task_id]:
             return {"kind": kind, "step": key, "agent": agent, "task": task_id}
+        case ["screened", direction, what, decisions, sealed]:
+            found = [dict(zip(_DECISION, decision, strict=True)) for decision in decisions]
+            return {"kind": kind, "direction": direction, "what": what, "decisions": found, "sealed": bool(sealed)}
         case ["lease", owner, how]:
             return {"kind": kind, "replica": owner, "how": how}
         case ["cancel", by]:
@@ -199,6 +207,12 @@ def _result(kind: str, result: Any) -> str:  # noqa: ANN401 -- whatever a step r
             return result.decode(errors="replace")
         case _:
             return "" if result is None else str(result)
+
+
+def _decided(decided: list[Any]) -> str:
+    action, kind, entity, rule, place, count = decided
+    times = f", {count} times" if count > 1 else ""
+    return f"{action} {entity or kind} at {place}{times} ({rule})" if place else f"{action} {count} more"
 
 
 def _said(message: Message) -> str:

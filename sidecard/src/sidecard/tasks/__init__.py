@@ -30,6 +30,7 @@ cursor     how far a receiver is told         turns     who may work now
 dead       deliveries that were given up      retention what ended long ago is forgotten
 tombstone  what stays of it for a while       replay    a task's log against its skill, for developers
 tree       a task with all it has delegated
+screened   what a run gives out, on its way through content inspection
 rights     who may see, answer, and change    choice    which skill a message means
 checks     what a request may hold            push_configs, a2a_errors, listing, handler
                                               the eleven A2A operations over the engine

@@ -6,6 +6,7 @@ from a2a.utils.errors import A2AError, InternalError, InvalidParamsError, Unsupp
 
 from sidecard.errors import LogBroken, StoreUnavailable, TaskConflict
 from sidecard.refusals import Unavailable
+from sidecard.screening.finding import ScreeningFailed, ScreenUnavailable, Withheld
 from sidecard.tasks.identity import DifferentMessage
 from sidecard.tasks.live import TaskEnded
 from sidecard.tasks.tombstone import TaskExpired
@@ -29,7 +30,9 @@ class _AsA2AErrors:
             case LogBroken() | TaskConflict():
                 log.error("a task can't be served", exc_info=error)
                 raise Unavailable("this task can't be served here now; the agent's log says why") from error
-            case StoreUnavailable():
+            case Withheld() | ScreeningFailed() if not isinstance(error, ScreenUnavailable):
+                raise InvalidParamsError(str(error)) from None
+            case StoreUnavailable() | ScreenUnavailable():
                 raise Unavailable(str(error)) from None
             case Exception():
                 log.error("a request failed unexpectedly", exc_info=error)

@@ -1,6 +1,7 @@
 """What a skill sees of its task: the `Task` that authors work with."""
 
 import asyncio
+import functools
 import logging
 import random
 import secrets
@@ -11,10 +12,12 @@ from typing import Any, NoReturn, TypeVar, overload
 
 from a2a.types import TaskState
 from pydantic import BaseModel, TypeAdapter
+from pydantic_core import to_jsonable_python
 
 from sidecard.agent import File
 from sidecard.callers import Caller
 from sidecard.errors import SidecardError, StoreUnavailable
+from sidecard.screening.finding import Direction
 from sidecard.tasks import binding
 from sidecard.tasks.delegating import Delegation, PassedOn
 from sidecard.tasks.group import Group
@@ -99,8 +102,8 @@ class Task:
         branch, number, stored = self._run.output()
         live = self._run.live
         if not stored and live.question is None:
-            said = self._waits.says(text, f"{branch}p{number}")
-            self._run.append(live.status(TaskState.TASK_STATE_WORKING, said, branch, number))
+            decided, said = await self._run.screened.status(self._waits.says(text, f"{branch}p{number}"))
+            self._run.append(*decided, live.status(TaskState.TASK_STATE_WORKING, said, branch, number))
             await self._run.keep_up()
 
     async def artifact(self, name: str, *values: str | BaseModel | File | dict[str, Any]) -> None:
@@ -115,6 +118,13 @@ class Task:
     def reject(self, reason: str) -> NoReturn:
         """End the task REJECTED. Never returns."""
         raise Rejected(reason)
+
+    def reveal(self, text: str) -> str:
+        """A text with what content inspection has redacted in this task put back, wherever its placeholders stand.
+
+        For this skill alone: what it gives out, says or sends on is inspected again.
+        """
+        return self._run.screened.reveal(text)
 
     # -- recorded steps -----------------------------------------------------------------------------------------------
 
@@ -134,6 +144,26 @@ class Task:
                 recorded = await self._perform(name, key, begun, function(*arguments), codec)
         result: T = self._returned(recorded, codec)
         return result
+
+    async def tool(self, name: str, call: Callable[..., Awaitable[T]], *arguments: object) -> T:
+        """Ask a tool, such as an MCP server's, as a `step`: what it is asked and what it answers are inspected before.
+
+        `name` is the tool's, as the screening policy of the skill may list it. Raises StepFailed, also for what the
+        policy withholds.
+        """
+        codec = codec_of(call)
+
+        @functools.wraps(call)
+        async def inspected(*given: object) -> T:
+            asked = to_jsonable_python(given)
+            passed = await self._run.screened.tool(name, asked, Direction.OUT)
+            found = await call(*(given if passed is asked else passed))
+            plain = codec.dump_python(found, mode="json")
+            heard = await self._run.screened.tool(name, plain, Direction.IN)
+            result: T = found if heard is plain else codec.validate_python(heard)
+            return result
+
+        return await self.step(name, inspected, *arguments)
 
     async def once(self, name: str, effect: Effect[T], *, repeatable: bool = False) -> T:
         """Have an effect that must not happen twice, and record what it returned.
@@ -258,8 +288,8 @@ class Task:
     async def _give(self, name: str, values: tuple[object, ...], *, append: bool, last: bool) -> None:
         branch, number, stored = self._run.output()
         if not stored:
-            artifact = binding.artifact_of(name, name, *values).SerializeToString()
-            self._run.append(["artifact", artifact, append, last, branch, number])
+            decided, artifact = await self._run.screened.artifact(binding.artifact_of(name, name, *values))
+            self._run.append(*decided, ["artifact", artifact, append, last, branch, number])
             await self._run.keep_up()
 
     async def _pure(self, kind: str, make: Callable[[], int]) -> int:

@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -16,6 +17,9 @@ from sidecard.callers import Caller, Denied
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable, TaskConflict
 from sidecard.extension import Granted
 from sidecard.refusals import TooManyRequests
+from sidecard.screening.finding import Withheld
+from sidecard.screening.guard import CLEAN, Guard, Outcome
+from sidecard.tasks import binding
 from sidecard.tasks.act import Act
 from sidecard.tasks.adoption import Adoption
 from sidecard.tasks.cursor import Backoff
@@ -54,6 +58,8 @@ costs one write."""
 RERUN_SECONDS = 1.0
 CANCEL_SECONDS = 20.0
 """How long a cancel waits for the task's end; it ends afterwards all the same."""
+MOST_WITHHELD = 2_000
+"""Entries of a log beyond which withheld answers leave no record in it any more."""
 STOP_SECONDS = 3.0
 """How long effects under way may take to be recorded when the agent stops."""
 WAKING = frozenset({"new", "message", "grant", "done", "failed", "cancel"})
@@ -90,6 +96,7 @@ class Engine:
         runs: Limits = RUNS,
         vouching: Vouching | None = None,
         denied: Denied | None = None,
+        guard: Guard | None = None,
     ) -> None:
         """`task_id_key` makes task ids unguessable and repeatable.
 
@@ -99,7 +106,8 @@ class Engine:
         task. `clock` gives UTC in milliseconds; after `tries` deaths of its process without any progress a task is
         given up. `keep` says when what has ended expires, `runs` how many skills may run at once. Without `vouching`
         nothing is signed, and nobody's word on what another person said is taken where that matters. Webhooks of who
-        is `denied` are told nothing until they are restored.
+        is `denied` are told nothing until they are restored. `guard` inspects what goes in and out; without one nothing
+        is inspected.
         """
         self.vouching = vouching
         self.keep = keep or Keep()
@@ -119,8 +127,9 @@ class Engine:
         )
         self._tail = Tail(store, self._lives)
         self._ids = TaskIds(agent.name, task_id_key, former_keys)
-        self._watches = Watches(self._lives, delegator, self._in_background)
-        self._runner = Runner(agent, self._watches, scopes_of, self._again, runs=runs, vouching=vouching)
+        self._guard = guard
+        self._watches = Watches(self._lives, delegator, self._in_background, guard)
+        self._runner = Runner(agent, self._watches, scopes_of, self._again, runs=runs, vouching=vouching, guard=guard)
         self._metrics = TaskMetrics(agent.name)
         self.journal.publishes = topic is not None
         metrics = WebhookMetrics(agent.name)
@@ -243,17 +252,20 @@ class Engine:
         """Start the task of a first message, or find the one that it has started before; returns its id, stored.
 
         A new task has the webhook, which has an id, from its first event on. One whose message is `withdrawn` is
-        canceled in its first entry: whenever the message comes, it has started nothing, and never will. What starts a
+        canceled in its first entry: whenever the message comes, it has started nothing, and never will. One whose
+        message content inspection withholds is rejected there, and the message is not stored. What starts a
         task is in the audit as this `act`, by the same write.
 
-        Raises DifferentMessage, TaskExpired, StoreUnavailable; TooManyRequests where too many tasks wait to be run.
+        Raises DifferentMessage, TaskExpired, StoreUnavailable, ScreeningFailed; TooManyRequests where too many tasks
+        wait to be run.
         """
         self._admit()
-        digest = digest_of(message, skill.id)
+        task_id = self.task_id(tenant, caller.name, message.message_id)
+        received = await self.inspect(task_id, skill.id, message, skill.id)
+        digest = received.digest
         for former_id in self._ids.former(tenant, caller.name, message.message_id):
             if await self._made_before(former_id, message, digest):
                 return former_id
-        task_id = self.task_id(tenant, caller.name, message.message_id)
         live = await self._lives.find(task_id)
         if live is None:
             try:
@@ -263,11 +275,19 @@ class Engine:
                     raise
                 return task_id
             live = self._begin(
-                task_id, caller, tenant, skill, message, digest=digest, webhook=webhook, withdrawn=withdrawn, act=act
+                task_id,
+                caller,
+                tenant,
+                skill,
+                message,
+                received=received,
+                webhook=webhook,
+                withdrawn=withdrawn,
+                act=act,
             )
         with self._lives.using(live):
             try:
-                check_same(live, message, digest)
+                self._check_same(live, message, digest)
                 await live.commit(hurry=not skill.idempotent)
                 return task_id
             except TaskConflict:
@@ -282,7 +302,7 @@ class Engine:
             if stored is None:
                 await self._check_expired(task_id, message, digest)
                 return False
-            check_same(stored, message, digest)
+            self._check_same(stored, message, digest)
             await self._rescue(stored)
             return True
 
@@ -290,7 +310,7 @@ class Engine:
         key = log_key(task_id, 1)
         tombstone = Tombstone.of((await self.store.read([key])).get(key))
         if tombstone is not None:
-            check_digest(tombstone.digest, message, digest)
+            check_digest(tombstone.digest, message, *self._digests(digest))
             raise TaskExpired(f"task {task_id} of this message has expired; to have it done again use a new messageId")
 
     def _begin(
@@ -301,7 +321,7 @@ class Engine:
         skill: Skill,
         message: Message,
         *,
-        digest: str,
+        received: "Received",
         webhook: TaskPushNotificationConfig | None,
         withdrawn: bool,
         act: Act | None,
@@ -320,16 +340,36 @@ class Engine:
         live = self._lives.begin(meta)
         live.append(
             ["new", meta],
-            ["message", message.message_id, digest, caller.subject, message.SerializeToString()],
+            ["message", message.message_id, received.stored, caller.subject, message.SerializeToString()],
+            *received.outcome.records,
             *_push(task_id, webhook),
             live.status(TaskState.TASK_STATE_SUBMITTED),
-            *([live.status(TaskState.TASK_STATE_CANCELED)] if withdrawn else []),
+            *([live.status(TaskState.TASK_STATE_CANCELED)] if withdrawn else _withheld(live, received)),
             act=act,
         )
-        if skill.idempotent and not withdrawn:
+        if skill.idempotent and not (withdrawn or received.outcome.withheld):
             live.writer.hold(FIRST_ENTRY_SECONDS)
             self._run(live, message)
         return live
+
+    async def inspect(self, task_id: str, skill: str, message: Message, besides: str) -> "Received":
+        """Let content inspection have a message before anything of it is stored; it is changed in place.
+
+        `besides` is what it says that is not in it, and belongs to its digest. Raises ScreeningFailed.
+        """
+        digest = digest_of(message, besides)
+        if self._guard is None:
+            return Received(digest, digest, CLEAN)
+        outcome = await self._guard.received(skill, task_id, message)
+        return Received(digest, self._guard.blind(digest) if outcome.changed else digest, outcome)
+
+    def _check_same(self, live: Live, message: Message, digest: str) -> None:
+        if live.messages.get(message.message_id) != digest:
+            check_same(live, message, *self._digests(digest))
+
+    def _digests(self, digest: str) -> tuple[str, ...]:
+        """The digests that a message with this one may be known by: it may have been redacted then."""
+        return (digest,) if self._guard is None else (digest, self._guard.blind(digest))
 
     async def answer(
         self,
@@ -339,33 +379,46 @@ class Engine:
         webhook: TaskPushNotificationConfig | None = None,
         grant: Granted | None = None,
         *,
+        received: "Received | None" = None,
         act: Act | None = None,
     ) -> None:
         """Take a further message to a task: it answers the open question, if there is one. Returns when it is stored.
 
         With a `grant` it is that answer and nothing else. The task then has the webhook, which has an id, from what
-        follows the message on; the `act` is in the audit.
+        follows the message on; the `act` is in the audit. `received` is what `inspect` gave: of what is withheld only
+        the decision is stored, and the task goes on waiting.
 
-        Raises DifferentMessage, TaskEnded, StoreUnavailable.
+        Raises DifferentMessage, TaskEnded, StoreUnavailable, Withheld.
         """
         self._admit()
-        digest = digest_of(message, grant.model_dump_json() if grant else "")
+        if received is None:
+            received = await self.inspect_answer(live, message, grant)
         if message.message_id in live.messages:
-            check_same(live, message, digest)
+            self._check_same(live, message, received.digest)
             await self._rescue(live)
+        elif received.outcome.withheld:
+            if live.folded.n < MOST_WITHHELD:
+                live.append(*received.outcome.records, act=act)
+                await live.commit()
+            raise Withheld(received.outcome.withheld)
         else:
             message.context_id = live.meta["context"]
             working = [live.status(TaskState.TASK_STATE_WORKING)] if live.question is not None else []
-            said: Record = ["message", message.message_id, digest, caller.subject, message.SerializeToString()]
+            said: Record = ["message", message.message_id, received.stored, caller.subject, message.SerializeToString()]
             if grant is not None:
                 said = ["grant", *said[1:], self._clock()]
             live.append(
                 said,
+                *received.outcome.records,
                 *_push(live.task_id, webhook),
                 *working,
                 act=act,
             )
         await live.commit()
+
+    async def inspect_answer(self, live: Live, message: Message, grant: Granted | None) -> "Received":
+        """The same for a further message to a task, as `answer` takes it."""
+        return await self.inspect(live.task_id, live.meta["skill"], message, _said_besides(grant))
 
     async def _rescue(self, live: Live) -> None:
         """See to it that a task goes on whose message comes again: whoever took it may have died just then."""
@@ -484,6 +537,28 @@ class Engine:
         task = asyncio.create_task(work, name=name)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message that was inspected: its digest as it was sent, the one to store, and what was decided."""
+
+    digest: str
+    stored: str
+    outcome: Outcome
+
+
+def _said_besides(grant: Granted | None) -> str:
+    return grant.model_dump_json() if grant else ""
+
+
+def _withheld(live: Live, received: Received) -> list[Record]:
+    """The end of a task whose message is withheld."""
+    reason = received.outcome.withheld
+    if not reason:
+        return []
+    said = binding.agent_says(reason, f"{live.task_id}:end", task_id=live.task_id, context_id=live.meta["context"])
+    return [live.status(TaskState.TASK_STATE_REJECTED, said.SerializeToString())]
 
 
 def _push(task_id: str, webhook: TaskPushNotificationConfig | None) -> list[Record]:

@@ -31,6 +31,9 @@ Record = list[Any]
 ["orphan", step_key, agent, task_id]                 one that is not known to be canceled though this task ends, beside
                                                      the status that ends it: from now on its cancel is a delivery.
                                                      Its id is "" where the other agent has not said it
+["screened", in | out, what, [[action, kind, entity, rule, place, count], …], JWE | b""]
+                                                     what content inspection found and did, beside what it was found in,
+                                                     and the originals of what was redacted, sealed; see screening
 ["lease", owner, how]                                from this entry on this replica owns the task; how: see state.TAKEN
 ["cancel", by]                                       somebody asked to cancel
 ["push", id, A2A TaskPushNotificationConfig] · ["unpush", id]

@@ -205,6 +205,10 @@ class DurableRequestHandler(RequestHandler):
             raise InvalidParamsError("contextId is not this task's context")
         if webhook is not None and not may_see(live.folded, caller, tenant, owner_only=True):
             raise Forbidden("only its owner has a webhook told of a task; answer without one")
+        # Before the checks that follow, since it may take a while: what they find must still hold when it is stored.
+        original = Message()
+        original.CopyFrom(message)
+        received = await self._engine().inspect_answer(live, message, sent.grant)
         if message.message_id not in live.messages:
             if live.ended:
                 raise UnsupportedOperationError(
@@ -216,10 +220,10 @@ class DurableRequestHandler(RequestHandler):
                 raise InvalidParamsError("the question that this answers is not open (any more)")
             skill, vouching = self._engine().agent.skills.get(live.meta["skill"]), self._engine().vouching
             check_may_go_on(live, caller, skill.scope if skill else "")
-            act.right += check_may_answer(live, caller, sent, message, scopes_of=self._scopes_of, vouching=vouching)
+            act.right += check_may_answer(live, caller, sent, original, scopes_of=self._scopes_of, vouching=vouching)
             if webhook is not None:
                 push_configs.check_room(live, webhook)
-        await self._engine().answer(live, caller, message, webhook, sent.grant, act=act)
+        await self._engine().answer(live, caller, message, webhook, sent.grant, received=received, act=act)
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 

@@ -67,14 +67,14 @@ class DifferentMessage(SidecardError):
     """A messageId was used before with other content."""
 
 
-def check_same(live: Live, message: Message, digest: str) -> None:
+def check_same(live: Live, message: Message, *digests: str) -> None:
     """Raises DifferentMessage when a message that the task knows had other content."""
-    check_digest(live.messages.get(message.message_id), message, digest)
+    check_digest(live.messages.get(message.message_id), message, *digests)
 
 
-def check_digest(known: str | None, message: Message, digest: str) -> None:
-    """Raises DifferentMessage when the content that is known of a message was other."""
-    if known != digest:
+def check_digest(known: str | None, message: Message, *digests: str) -> None:
+    """Raises DifferentMessage when the content that is known of a message was other, by each of its digests."""
+    if known not in digests:
         raise DifferentMessage(f"messageId {message.message_id!r} was used before with other content; use a new one")
 
 

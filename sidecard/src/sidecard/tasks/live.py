@@ -83,6 +83,7 @@ class Live:
         self.failure = "error"
         self._keeper = keeper
         self._pending = Pending()
+        self._sealing: list[bytes] = []
         self._prospect = Prospect(folded)
         self._outcomes = Outcomes(folded)
         self._followers = Followers(journal.store, folded, meta)
@@ -103,6 +104,11 @@ class Live:
     def messages(self) -> dict[str, str]:
         """The digest of each message by its id, with what is about to be committed."""
         return self._prospect.messages
+
+    @property
+    def sealed(self) -> list[bytes]:
+        """The sealed originals of what was redacted in it, with those that are about to be committed."""
+        return [*self.folded.sealed, *self._sealing]
 
     @property
     def ended(self) -> bool:
@@ -144,6 +150,8 @@ class Live:
             self._pending.add(records, size, act)
         else:
             self._pending.add(records, size)
+        self._pending.add(records, size)
+        self._sealing += [record[4] for record in records if record[0] == "screened" and record[4]]
         self.writer.start(self)
 
     def end_step(self, key: str, step: Step, *before: Record) -> None:

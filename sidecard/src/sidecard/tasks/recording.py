@@ -23,6 +23,16 @@ def fingerprint_of(name: str, arguments: tuple[object, ...]) -> str:
     return f"{name[:40]}#{hashlib.sha256(json.dumps([name, plain], sort_keys=True).encode()).hexdigest()[:12]}"
 
 
+def nameless(fingerprint: str) -> str:
+    """A fingerprint without the beginning of the name that it shows: a question may say what must not be stored."""
+    return fingerprint[fingerprint.rfind("#") :]
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two fingerprints are of the same step; the name that each shows is part of its digest."""
+    return one == other or nameless(one) == nameless(other)
+
+
 def codec_of(function: Callable[..., Any]) -> TypeAdapter[Any]:
     """How the result of a function is recorded and read back: by its return annotation, so that both are one type."""
     try:

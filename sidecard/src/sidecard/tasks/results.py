@@ -8,7 +8,7 @@ from typing import Any
 from a2a.types import Message
 from a2a.types import Task as A2ATask
 
-from sidecard.extension import Sent
+from sidecard.extension import URI, Sent
 from sidecard.tasks import binding
 
 
@@ -57,6 +57,13 @@ class Delegated:
     agent: str
     skill: str
     task: A2ATask
+
+    @property
+    def withheld(self) -> str:
+        """Why content inspection has emptied it; "" when it has not."""
+        if URI not in self.task.metadata.fields:
+            return ""
+        return self.task.metadata.fields[URI].struct_value.fields["withheld"].string_value
 
     @property
     def data(self) -> dict[str, Any]:

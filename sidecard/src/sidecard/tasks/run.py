@@ -10,8 +10,11 @@ from typing import Any, Protocol, TypeVar
 from a2a.types import TaskState
 
 from sidecard.errors import SidecardError
+from sidecard.screening.guard import Guard
 from sidecard.tasks.entry import Record
 from sidecard.tasks.live import Live
+from sidecard.tasks.recording import same
+from sidecard.tasks.screened import Screened
 from sidecard.tasks.state import Step
 
 EVICT_SECONDS = 30.0
@@ -73,8 +76,9 @@ class Run:
     When every branch only waits, the run is evicted: cancelled without a trace, to run again when something happens.
     """
 
-    def __init__(self, live: Live, watcher: Watcher) -> None:
+    def __init__(self, live: Live, watcher: Watcher, guard: Guard | None = None) -> None:
         self.live = live
+        self.screened = Screened(live, guard)
         self.over = False
         self.cancelling = False
         self._watcher = watcher
@@ -138,7 +142,7 @@ class Run:
         key = f"{branch.id}:{branch.steps}"
         branch.steps += 1
         recorded = self.live.folded.steps.get(key)
-        if recorded and (recorded.kind, recorded.arguments) != (kind, arguments):
+        if recorded and not (recorded.kind == kind and same(recorded.arguments, arguments)):
             raise StepMismatch(
                 f"step {key} was recorded as {recorded.kind}, the skill now does {kind} or with other arguments; "
                 "what lies between steps must be deterministic, and a changed skill needs a new version"

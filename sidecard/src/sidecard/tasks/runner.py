@@ -13,8 +13,12 @@ from sidecard.callers import Caller
 from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
 from sidecard.extension import Ended
 from sidecard.refusals import TooManyRequests
+from sidecard.screening.finding import ScreeningFailed, ScreenUnavailable
+from sidecard.screening.guard import Guard
+from sidecard.screening.vault import WITHHELD
 from sidecard.tasks import binding
 from sidecard.tasks.context import Rejected, Task
+from sidecard.tasks.entry import Record
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.run import OutcomeUnknown, Run, StepMismatch, Watcher
 from sidecard.tasks.state import ALONE
@@ -48,8 +52,10 @@ class Runner:
         *,
         runs: Limits = RUNS,
         vouching: Vouching | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._agent = agent
+        self._guard = guard
         self._watches = watches
         self._scopes_of = scopes_of
         self._again = again
@@ -59,7 +65,7 @@ class Runner:
     def start(self, live: Live, first: Message | None = None) -> "asyncio.Task[None]":
         """Let the skill of a task run; `first` is the message of a task that isn't stored yet."""
         live.stalled = None
-        run = live.run = Run(live, self._watches)
+        run = live.run = Run(live, self._watches, self._guard)
         return run.start(self._in_turn(live, run, first))
 
     async def end(self, live: Live, state: int, reason: str, *, repeatable: bool = True) -> None:
@@ -75,8 +81,21 @@ class Runner:
         if skill is not None and state in (TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_REJECTED):
             action = skill.failed if state == TaskState.TASK_STATE_FAILED else skill.rejected
             Ended(action=action, repeatable=skill.idempotent and repeatable).attach(message)
+        decided, said = await self._last_words(live, message)
         with contextlib.suppress(TaskEnded):
-            live.append(*orphans, live.status(state, message.SerializeToString()))
+            live.append(*orphans, *decided, live.status(state, said))
+
+    async def _last_words(self, live: Live, message: Message) -> tuple[list[Record], bytes]:
+        """What a task ends with, inspected; a task ends also when that can't be."""
+        if self._guard is None:
+            return [], message.SerializeToString()
+        decided: list[Record] = []
+        try:
+            decided = list((await self._guard.says(live.meta["skill"], live.task_id, message)).records)
+        except ScreeningFailed as error:
+            log.warning("the last words of task %s can't be inspected: %s", live.task_id, error)
+            message.parts[0].text = WITHHELD
+        return decided, message.SerializeToString()
 
     def check_room(self, caller: str, tenant: str) -> None:
         """Raises TooManyRequests where too many tasks wait already; those that were taken run, sooner or later."""
@@ -111,7 +130,7 @@ class Runner:
             except StepMismatch as error:
                 log.error("task %s is stopped where it is: %s", live.task_id, error)
                 live.stall(TaskConflict(f"task {live.task_id} is stopped where it is: {error}"))
-            except StoreUnavailable as error:
+            except (StoreUnavailable, ScreenUnavailable) as error:
                 log.warning("task %s is tried again soon: %s", live.task_id, error)
                 self._again(live)
             except SidecardError as error:

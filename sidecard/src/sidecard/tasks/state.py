@@ -107,7 +107,8 @@ class FoldedTask:
 
     `created` and `at` (its last entry) are UTC in milliseconds, `waiting` are the steps that have begun and not ended,
     questions aside, and `snapshot_at` is the entry that holds the last snapshot. `unheard` are the
-    calls, with agent and message, of which neither the end nor the delegated task is known.
+    calls, with agent and message, of which neither the end nor the delegated task is known, and `sealed` are the
+    originals of what was redacted, as screening.vault opens them.
     """
 
     n: int = 0
@@ -126,6 +127,7 @@ class FoldedTask:
     unheard: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     orphans: dict[str, Orphan] = field(default_factory=dict)
     push: dict[str, Webhook] = field(default_factory=dict)
+    sealed: list[bytes] = field(default_factory=list)
     cancel_by: str | None = None
     lease: str = ""
     deaths: int = 0
@@ -203,7 +205,7 @@ class FoldedTask:
         """What `deaths` will be when the present owner is found dead: a task that was only held is innocent."""
         return 0 if self.progressed else self.deaths + (self.lease != HELD)
 
-    def _fold(self, record: Record, at: int, number: int) -> None:  # noqa: C901, PLR0912 -- one case per kind of record
+    def _fold(self, record: Record, at: int, number: int) -> None:  # noqa: C901, PLR0912, PLR0915 -- one case per kind of record
         match record:
             case ["new", meta]:
                 self.meta, self.created = meta, at
@@ -238,6 +240,9 @@ class FoldedTask:
                 self.unheard.pop(key, None)
             case ["orphan", key, agent, task_id]:
                 self._orphan(key, agent, task_id, (self.n, number))
+            case ["screened", _, _, _, sealed]:
+                if sealed:
+                    self.sealed.append(sealed)
             case ["lease", owner, how]:
                 if how in (DIED, HELD):
                     self.deaths = self.deaths_after_another()
@@ -334,6 +339,7 @@ class FoldedTask:
                 "unheard": self.unheard,
                 "orphans": {key: [o.agent, o.task_id, o.place, o.message] for key, o in self.orphans.items()},
                 "push": {key: [w.config, w.since, w.version] for key, w in self.push.items()},
+                "sealed": self.sealed,
                 "cancel": self.cancel_by,
                 "lease": [self.lease, self.deaths, self.progressed],
             }
@@ -367,6 +373,7 @@ class FoldedTask:
             },
             unheard={key: (agent, message) for key, (agent, message) in raw.get("unheard", {}).items()},
             push={key: Webhook(data, tuple(since), tuple(at)) for key, (data, since, at) in raw["push"].items()},
+            sealed=raw.get("sealed", []),  # older snapshots have none
             cancel_by=raw["cancel"],
             lease=lease,
             deaths=deaths,

@@ -8,8 +8,10 @@ from a2a.types import Task as A2ATask
 
 from sidecard.errors import AgentUnavailable
 from sidecard.extension import Asked, Sent
+from sidecard.screening.finding import Withheld
 from sidecard.tasks import binding
-from sidecard.tasks.recording import fingerprint_of
+from sidecard.tasks.entry import Record
+from sidecard.tasks.recording import fingerprint_of, nameless
 from sidecard.tasks.results import Answer, Authority, Delegated
 from sidecard.tasks.run import Run
 from sidecard.tasks.state import ASK, CALL, Step
@@ -60,21 +62,33 @@ class Waits:
         arguments: list[object] = [asked.options, asked.scope, asked.by_other]
         if asked.authority:
             arguments += [asked.authority, asked.details]
-        fingerprint = fingerprint_of(prompt, tuple(arguments))
+        fingerprint = nameless(fingerprint_of(prompt, tuple(arguments)))
         key, recorded = await self._run.step(ASK, fingerprint)
         if recorded is None:
             live = self._run.live
             with self._run.droppable(key, ASK, fingerprint):
                 while live.question is not None:
                     await self._run.idle(live.question_closed(), lambda: live.question is not None)
+            decided, prompt, asked = await self._inspected(prompt, asked, key)
             prompt, asked = self._signed(prompt, asked, f"{self._task_id}:{key}", relayed=relayed)
-            status = asked.attach(Message.FromString(self.says(prompt, key)))
+            status = asked.attach(self.says(prompt, key))
+            if relayed and asked.signed:  # it says what was signed elsewhere
+                decided += await self._run.screened.signed(status)
             self._run.append(
+                *decided,
                 ["begun", key, ASK, fingerprint, None],
                 ["question", asked.question, key, _spec(prompt, asked)],
                 live.status(state, status.SerializeToString()),
             )
         return recorded if recorded and recorded.done else await self.park(key, ASK, fingerprint, watched=False)
+
+    async def _inspected(self, prompt: str, asked: Asked, key: str) -> tuple[list[Record], str, Asked]:
+        """What content inspection lets be asked, and what it has decided; what is signed is what is left."""
+        status = asked.attach(self.says(prompt, key))
+        decided, _ = await self._run.screened.status(status)
+        if not decided:
+            return [], prompt, asked
+        return decided, binding.text_of(status), Asked.of(status) or asked
 
     def _signed(self, prompt: str, asked: Asked, question: str, *, relayed: bool) -> tuple[str, Asked]:
         """What is asked under this task's own question id: signed here, or, `relayed`, by the agent that asks.
@@ -110,13 +124,17 @@ class Waits:
         fingerprint = fingerprint_of(agent, (sent.skill, message.SerializeToString(deterministic=True).hex()))
         key, recorded = await self._run.step(CALL, fingerprint)
         if recorded is None:
+            decided = await self._run.screened.request(agent, message)
             message.message_id = hashlib.sha256(f"{self._task_id}:{key}".encode()).hexdigest()[:32]
             sent.attach(message)
-            self._run.append(["begun", key, CALL, fingerprint, [agent, message.SerializeToString()]])
+            self._run.append(*decided, ["begun", key, CALL, fingerprint, [agent, message.SerializeToString()]])
         step = recorded if recorded and recorded.done else await self.park(key, CALL, fingerprint, watched=True)
         if isinstance(step.value, str):
             raise (NotTaken if step.end == "done" else AgentUnavailable)(step.value)
-        return Delegated(agent, sent.skill, A2ATask.FromString(step.value))
+        done = Delegated(agent, sent.skill, A2ATask.FromString(step.value))
+        if withheld := done.withheld:
+            raise Withheld(withheld)
+        return done
 
     async def sleep(self, seconds: float) -> None:
         """See `context.Task.sleep`."""
@@ -134,11 +152,10 @@ class Waits:
             await self._run.commit()
         return await self._run.park(key, kind, fingerprint, watched=watched)
 
-    def says(self, text: str, key: str) -> bytes:
+    def says(self, text: str, key: str) -> Message:
         """A message of the task's agent, for a status."""
         context = self._run.live.meta["context"]
-        message = binding.agent_says(text, f"{self._task_id}:{key}", task_id=self._task_id, context_id=context)
-        return message.SerializeToString()
+        return binding.agent_says(text, f"{self._task_id}:{key}", task_id=self._task_id, context_id=context)
 
 
 def _spec(prompt: str, asked: Asked) -> dict[str, object]:

@@ -11,6 +11,9 @@ from a2a.types import Message
 from a2a.types import Task as A2ATask
 
 from sidecard.errors import AgentUnavailable, SidecardError, StoreUnavailable
+from sidecard.extension import URI
+from sidecard.screening.finding import ScreeningFailed, ScreenUnavailable
+from sidecard.screening.guard import Guard
 from sidecard.tasks.entry import Record
 from sidecard.tasks.live import Live
 from sidecard.tasks.lives import Lives
@@ -22,6 +25,9 @@ log = logging.getLogger("sidecard.tasks")
 
 CANCEL_CHILD_SECONDS = 5.0
 """How long the end of a task waits for those that it has delegated; what is not canceled by then is a delivery."""
+
+
+INSPECT_AGAIN_SECONDS = 1.0
 
 
 class NotTaken(AgentUnavailable):
@@ -73,8 +79,13 @@ class Watches:
     """Ends the steps that wait for something outside: follows delegated tasks, and wakes those who sleep."""
 
     def __init__(
-        self, lives: Lives, delegator: Delegator, in_background: Callable[[Coroutine[Any, Any, None], str], None]
+        self,
+        lives: Lives,
+        delegator: Delegator,
+        in_background: Callable[[Coroutine[Any, Any, None], str], None],
+        guard: Guard | None = None,
     ) -> None:
+        self._guard = guard
         self._lives = lives
         self._delegator = delegator
         self._in_background = in_background
@@ -181,11 +192,14 @@ class Watches:
                 agent, Message.FromString(data), live.meta["tenant"], accepted, known=known
             )
             task.ClearField("history")
-            value = task.SerializeToString()
             if task.id and not known:
                 child = [["child", key, agent, task.id]]
+            child += await self._inspect(live, agent, task)
+            value = task.SerializeToString()
         except NotTaken as error:
             value = str(error)
+        except ScreeningFailed as error:
+            value, end = f"what {agent} answers can't be inspected: {error}", "failed"
         except AgentUnavailable as error:
             value, end = str(error), "failed"
         except Exception:
@@ -193,6 +207,25 @@ class Watches:
             log.exception("task %s can't follow what it delegated to %s", live.task_id, agent)
             value = f"{agent} could not be followed; the log has the details of task {live.task_id}"
         await _end(live, key, replace(step, end=end, value=value), *child)
+
+    async def _inspect(self, live: Live, agent: str, task: A2ATask) -> list[Record]:
+        """Let content inspection have another agent's answer before it is stored; the decisions go beside it.
+
+        Raises ScreeningFailed.
+        """
+        if self._guard is None:
+            return []
+        while True:
+            try:
+                outcome = await self._guard.hears(live.meta["skill"], live.task_id, agent, task)
+            except ScreenUnavailable as error:
+                log.warning("what %s answered to task %s waits for inspection: %s", agent, live.task_id, error)
+                await asyncio.sleep(INSPECT_AGAIN_SECONDS)
+                continue
+            task.metadata.fields.pop(URI, None)
+            if outcome.withheld:
+                task.metadata.update({URI: {"withheld": outcome.withheld}})
+            return list(outcome.records)
 
     def _watched(self, live: Live, key: str, done: "asyncio.Task[None]") -> None:
         live.unwatched(key)

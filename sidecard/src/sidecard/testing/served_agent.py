@@ -30,12 +30,13 @@ from sidecard.http_server import served_over_tls
 from sidecard.protected_resource import ProtectedResource
 from sidecard.push import Webhooks
 from sidecard.quotas import Quotas
+from sidecard.screening.screen import Screen
 from sidecard.security_schemes import ways_in
 from sidecard.settings import Settings
 from sidecard.tasks.engine import Engine, system_clock
 from sidecard.tasks.handler import DurableRequestHandler
 from sidecard.telemetry import Telemetry
-from sidecard.testing.engine import KEY
+from sidecard.testing.engine import KEY, guard_of
 from sidecard.testing.fake_agents import FakeAgents
 from sidecard.testing.memory_store import MemoryStore
 from sidecard.testing.messages import message
@@ -149,11 +150,13 @@ async def served(
     quotas: Quotas | None = None,
     tls: TlsFiles | None = None,
     publisher: Publisher | None = None,
+    screen: Screen | None = None,
 ) -> AsyncIterator[Served]:
     """Serve an agent in this process. `callers` and `issuers` are what agents/callers.yaml has under these names.
 
     Leaving the block is like stopping the process; serving again on the same store is a restart. `clock` gives the
     tasks' time, UTC in milliseconds. With a `publisher` what people are asked and say is signed and verified.
+    tasks' time, UTC in milliseconds. `screen` inspects what goes in and out; without one nothing is inspected.
 
     With `tls` there is a real server of HTTP at the card's URLs, too, and gRPC is over TLS.
 
@@ -186,7 +189,10 @@ async def served(
             sender=webhooks,
             vouching=publisher.vouching(agent.name, known.enters) if publisher else None,
             denied=denied,
+            guard=guard_of(agent, screen),
         )
+        if screen is not None:
+            await screen.start()
         await engine.start()
         stack.push_async_callback(engine.stop)
         sign = publisher.signer(agent.name) if publisher else lambda unsigned: unsigned

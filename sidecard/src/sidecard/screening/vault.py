@@ -1,0 +1,84 @@
+"""Reversible redaction: placeholders, and what they stand for, sealed so that only the agent can open it.
+
+Nothing here is kept in memory: the sealed originals lie in the task's log, encrypted under a key that is derived from
+the agent's own secret (HKDF-SHA256; JWE of RFC 7516, direct encryption with A256GCM) and bound to agent and task.
+"""
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgpack
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from jwcrypto import jwe, jwk
+from jwcrypto.common import JWException, base64url_encode
+
+PLACEHOLDER = re.compile(r"<[A-Z][A-Z0-9_]*_[0-9A-F]{8}>")
+WITHHELD = "<WITHHELD>"
+_KEY_BYTES = 32
+
+
+class Vault:
+    """Makes placeholders and opens what they stand for. `former` keys open what was sealed before a rotation."""
+
+    def __init__(self, agent: str, key: bytes, former: Sequence[bytes] = ()) -> None:
+        self._agent = agent
+        self._marking = _derived(key, f"sidecard screening marks {agent}")
+        self._keys = [
+            jwk.JWK(kty="oct", k=base64url_encode(_derived(one, f"sidecard screening seals {agent}")))
+            for one in (key, *former)
+        ]
+
+    def placeholder(self, task_id: str, entity: str, original: str) -> str:
+        """What stands for something in a task: the same whenever it comes there, and of no use to guess it by."""
+        mark = self._mac("mark", task_id, entity, original)[:8].upper()
+        return f"<{entity}_{mark}>"
+
+    def blind(self, digest: str) -> str:
+        """A message's digest, for one whose content must not be guessed by it."""
+        return self._mac("digest", digest)[: len(digest)]
+
+    def seal(self, task_id: str, originals: Mapping[str, str]) -> bytes:
+        """Originals by placeholder, encrypted."""
+        header = {"alg": "dir", "enc": "A256GCM", "agent": self._agent, "task": task_id}
+        token = jwe.JWE(json.dumps(dict(originals)).encode(), protected=json.dumps(header))
+        token.add_recipient(self._keys[0])
+        sealed: str = token.serialize(compact=True)
+        return sealed.encode()
+
+    def open(self, task_id: str, sealed: Iterable[bytes]) -> dict[str, str]:
+        """The originals by placeholder of a task; what is not sealed for it by this agent opens nothing."""
+        originals: dict[str, str] = {}
+        for one in sealed:
+            originals |= self._open(task_id, one)
+        return originals
+
+    def reveal(self, task_id: str, sealed: Iterable[bytes], text: str) -> str:
+        """A text with the originals in place of this task's placeholders."""
+        if not PLACEHOLDER.search(text):
+            return text
+        originals = self.open(task_id, sealed)
+        return PLACEHOLDER.sub(lambda match: originals.get(match.group(), match.group()), text)
+
+    def _open(self, task_id: str, sealed: bytes) -> dict[str, str]:
+        token = jwe.JWE(algs=["dir", "A256GCM"])
+        for key in self._keys:
+            try:
+                token.deserialize(sealed.decode(), key)
+            except (JWException, ValueError):
+                continue
+            header = json.loads(token.objects["protected"])
+            if (header.get("agent"), header.get("task")) == (self._agent, task_id):
+                originals: dict[str, str] = json.loads(token.payload)
+                return originals
+        return {}
+
+    def _mac(self, *said: str) -> str:
+        return hmac.new(self._marking, msgpack.packb(said), hashlib.sha256).hexdigest()
+
+
+def _derived(key: bytes, purpose: str) -> bytes:
+    return HKDF(SHA256(), _KEY_BYTES, salt=None, info=purpose.encode()).derive(key)

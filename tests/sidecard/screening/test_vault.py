@@ -1,0 +1,49 @@
+"""Reversible redaction: who can put back what was taken out."""
+
+from sidecard.screening.vault import PLACEHOLDER, Vault
+
+KEY, OTHER = b"k" * 32, b"o" * 32
+MAIL = "ada@example.org"
+
+
+def test_the_agent_opens_what_it_sealed_for_a_task():
+    """And reveals it in a text that has its placeholder."""
+    vault = Vault("office", KEY)
+    mark = vault.placeholder("t1", "EMAIL_ADDRESS", MAIL)
+    sealed = vault.seal("t1", {mark: MAIL})
+    assert PLACEHOLDER.fullmatch(mark)
+    assert MAIL.encode() not in sealed
+    assert vault.reveal("t1", [sealed], f"to {mark}, not <EMAIL_ADDRESS_00000000>") == (
+        f"to {MAIL}, not <EMAIL_ADDRESS_00000000>"
+    )
+
+
+def test_nobody_else_does():
+    """Not another key, another agent, another task, nor what was altered."""
+    vault = Vault("office", KEY)
+    sealed = vault.seal("t1", {"<X_00000000>": MAIL})
+    altered = sealed[:-8] + bytes([sealed[-8] ^ 1]) + sealed[-7:]
+    assert Vault("office", OTHER).open("t1", [sealed]) == {}
+    assert Vault("airline", KEY).open("t1", [sealed]) == {}
+    assert vault.open("t2", [sealed]) == {}
+    assert vault.open("t1", [altered]) == {}
+    assert vault.open("t1", [b"nonsense", b""]) == {}
+
+
+def test_what_was_sealed_before_a_key_was_replaced_is_opened_with_the_former_one():
+    """As the ids of tasks are."""
+    sealed = Vault("office", OTHER).seal("t1", {"<X_00000000>": MAIL})
+    assert Vault("office", KEY, [OTHER]).open("t1", [sealed]) == {"<X_00000000>": MAIL}
+
+
+def test_a_placeholder_is_the_same_for_the_same_thing_in_a_task_and_tells_nothing():
+    """Tasks and keys have others, so that nobody learns from them that two are alike."""
+    mark = Vault("office", KEY).placeholder("t1", "EMAIL_ADDRESS", MAIL)
+    assert mark == Vault("office", KEY).placeholder("t1", "EMAIL_ADDRESS", MAIL)
+    others = [
+        Vault("office", KEY).placeholder("t2", "EMAIL_ADDRESS", MAIL),
+        Vault("office", OTHER).placeholder("t1", "EMAIL_ADDRESS", MAIL),
+        Vault("office", KEY).placeholder("t1", "EMAIL_ADDRESS", f"{MAIL}x"),
+    ]
+    assert mark not in others
+    assert Vault("office", KEY).blind("d" * 32) not in ("d" * 32, Vault("office", OTHER).blind("d" * 32))
