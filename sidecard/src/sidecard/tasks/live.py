@@ -150,7 +150,6 @@ class Live:
             self._pending.add(records, size, act)
         else:
             self._pending.add(records, size)
-        self._pending.add(records, size)
         self._sealing += [record[4] for record in records if record[0] == "screened" and record[4]]
         self.writer.start(self)
 
