@@ -123,7 +123,7 @@ async def test_every_kind_of_record_has_words_and_values():
         text += [records.words(record) for record in found]
         assert all(json.dumps(records._values(record)) for record in found)
     for words in (
-        "begun     0:1 ask Which colour?", "question  0:1 waits for an answer: Which",
+        "begun     0:1 ask", "question  0:1 waits for an answer: Which",
         "done      0:2 step time →",
         "begun     0:0 once pay", 'done      0:0 once pay → "paid"', "begun     0:1 sleep until 2", "(taken)",
         "artifact  talk, last chunk: 0", "status    REJECTED  not today", "message   ada: red",
