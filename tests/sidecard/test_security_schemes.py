@@ -6,8 +6,10 @@ from google.protobuf.json_format import MessageToDict
 from sidecard import Agent, Task
 from sidecard.agent_card import describe
 from sidecard.callers import BearerTokens, CallersFile
+from sidecard.card import SignedCard, parse_card
 from sidecard.security_schemes import ways_in
 from sidecard.settings import Settings
+from sidecard.signature import card_dict
 from sidecard.testing import ISSUER, FakeIssuer
 
 agent = Agent(name="shop", version="1", description="Sells.", publisher="Tests", asks=("approve",))
@@ -68,6 +70,17 @@ async def test_every_way_that_a_caller_can_go_is_declared(issuer):
     assert list(code["scopes"]) == ["buy"]
     assert schemes["company-device"]["oauth2SecurityScheme"]["flows"]["deviceCode"]["tokenUrl"] == f"{ISSUER}/token"
     assert sorted(name for one in declared["securityRequirements"] for name in one["schemes"]) == sorted(schemes)
+
+
+async def test_a_card_with_all_ways_is_read_back_as_it_is(issuer):
+    """By the SDK, which is confused by what callers of A2A 0.3 find in it: or its signature would not fit."""
+    callers = CALLERS | {"eve": {"certificates": ["dns:eve.example.org"], "grants": {"shop": ["look"]}}}
+    file = CallersFile.model_validate({"issuers": {"company": {"url": ISSUER}}, "callers": callers})
+    metadata = await BearerTokens(file.issuers, "", issuer.http()).metadata()
+    ways = ways_in("shop", file, metadata, certificates=True)
+    described = describe(agent, Settings(app_id="shop"), ways)
+    assert len(ways) == 8
+    assert card_dict(parse_card(SignedCard(described).body, "the shop")) == card_dict(described)
 
 
 async def test_each_skill_says_by_which_ways_its_scope_can_be_held(issuer):
