@@ -270,10 +270,16 @@ async def test_nobody_learns_or_changes_anything_of_anothers_tasks(bank, binding
     assert [await bank.state_of(victim) for victim in victims] == before
 
 
+def let_in(monkeypatch):
+    """The guard is off: everybody has a right to every task."""
+    monkeypatch.setattr(handler, "may_see", lambda *_, **__: True)
+    monkeypatch.setattr(handler, "right_to", lambda *_, **__: "none was asked for")
+
+
 @pytest.mark.parametrize("binding", BINDINGS)
 async def test_without_the_guard_every_operation_tells(bank, binding, monkeypatch):
     """What the test above is worth: the same calls, when everybody may see everything."""
-    monkeypatch.setattr(handler, "may_see", lambda *_, **__: True)
+    let_in(monkeypatch)
     found = await pry(bank, binding, [await bank.open_task("ada", "")], [("bob", "acme")])
     assert set(found) == REQUESTS.keys() - {"ListTasks", "GetExtendedAgentCard"}
 
@@ -352,5 +358,5 @@ async def test_who_might_have_answered_sees_no_more_once_it_is_answered(bank, mo
     async with asyncio.timeout(10):
         assert await watch(bank, "deputy", 1) == []
         assert len(await watch(bank, "ada", 2)) > 1
-        monkeypatch.setattr(handler, "may_see", lambda *_, **__: True)
+        let_in(monkeypatch)
         assert len(await watch(bank, "deputy", 3)) > 1
