@@ -288,8 +288,9 @@ async def test_what_is_kept_young_costs_nothing(house):
         return await read(keys)
 
     house.store.read = counting
-    assert await one.step()
-    assert not await one.step(), "it comes again when the oldest is old"
+    assert await one.step(), "the audit's turn"
+    assert await one.step(), "the list's turn"
+    assert not await one.step(), "they come again when their oldest is old"
     assert len(reads) <= 3
     assert house.store.writes == writes
 
