@@ -1,4 +1,4 @@
-"""`make bench`: measures, prints a table and one line of JSON, and keeps that in bench/results.json."""
+"""`make bench`: measures, prints a table and one line of JSON, and keeps each figure in bench/results.json."""
 
 import argparse
 import contextlib
@@ -59,7 +59,7 @@ def main() -> None:
     for part in parts:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             PARTS[part](Path(folder), size, Rounds(given.rounds), report)
-    report.finish(None if given.quick or given.only else RESULTS)
+    report.finish(None if given.quick else RESULTS)
 
 
 def _sdk(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:

@@ -50,7 +50,7 @@ class Report:
         self.results[key] = round(value, 3)
 
     def finish(self, path: Path | None) -> None:
-        """Print everything, the line of JSON last, and keep it in a file."""
+        """Print everything, the line of JSON last; and keep it in a file, beside what other runs have measured there."""
         self._console.print(self._table)
         ratios = Table("result", "value", "target", title="Results")
         for key, value in self.results.items():
@@ -60,5 +60,6 @@ class Report:
         self._console.print(ratios)
         line = json.dumps(self.results)
         if path is not None:
-            path.write_text(line + "\n")
+            kept = json.loads(path.read_text()) if path.exists() else {}
+            path.write_text(json.dumps(kept | self.results) + "\n")
         print(line, flush=True)

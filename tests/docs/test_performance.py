@@ -14,13 +14,16 @@ RESULTS = json.loads((ROOT / "bench/results.json").read_text())
 ROWS = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d.]+) \| .*\|$", PAGE, re.MULTILINE))
 
 
-def test_the_table_is_the_last_whole_run():
+def test_the_table_is_what_was_measured_last():
     """After `make bench` with other figures the table on the page is to be made anew, and what it says thought over."""
     assert {key: f"{value:.3g}" for key, value in RESULTS.items()} == ROWS
     assert RESULTS.keys() >= TARGETS.keys()
 
 
-@pytest.mark.parametrize("key", [k for k, (sign, wanted) in TARGETS.items() if (RESULTS[k] < wanted) == (sign == ">=")])
+MISSED = [k for k, (sign, wanted) in TARGETS.items() if k in RESULTS and (RESULTS[k] < wanted) == (sign == ">=")]
+
+
+@pytest.mark.parametrize("key", MISSED)
 def test_a_figure_that_is_missed_is_explained(key):
     """With what bounds it."""
     assert f"`{key}`** is missed" in PAGE.partition("## What bounds it")[2]
