@@ -50,7 +50,7 @@ class Report:
         self.results[key] = round(value, 3)
 
     def finish(self, path: Path | None) -> None:
-        """Print everything, the line of JSON last; and keep it in a file, beside what other runs have measured there."""
+        """Print everything, the line of JSON last; and keep it in a file, beside what others have measured there."""
         self._console.print(self._table)
         ratios = Table("result", "value", "target", title="Results")
         for key, value in self.results.items():

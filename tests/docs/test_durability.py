@@ -76,6 +76,7 @@ def test_numbers_on_the_page_are_those_in_the_code():
     settings = Settings(app_id="shop")
     said = {
         f"{settings.runs:,} skills at once (`SIDECARD_RUNS`), of one tenant {settings.tenant_runs}": 1,
+        f"of one caller {settings.caller_runs} (`SIDECARD_CALLER_RUNS`)": 1,
         f"within seconds ({replicas.DEAD_SECONDS:.0f} s without a sign of life)": 1,
         f"{settings.deduplication_hours:.0f} hours more (`SIDECARD_DEDUPLICATION_HOURS`)": 1,
         f"agent for longer than {run.EVICT_SECONDS:.0f} s": 1,
@@ -83,4 +84,5 @@ def test_numbers_on_the_page_are_those_in_the_code():
     text = " ".join(PAGE.split())
     assert {words: text.count(words) for words in said} == said
     assert settings.task_tries == 3, "three (`SIDECARD_TASK_TRIES`)"
-    assert {"tenant": settings.tenant_runs, "replica": settings.runs} == runner.RUNS
+    runs = {"caller": settings.caller_runs, "tenant": settings.tenant_runs, "replica": settings.runs}
+    assert runs == runner.RUNS
