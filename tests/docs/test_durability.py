@@ -3,36 +3,23 @@
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from chaos.catalog import TRIALS
 from sidecard.settings import Settings
 from sidecard.tasks import replicas, run, runner
+from tests.docs.pages import ROOT, check, claims
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/durability.md").read_text()
 RULES = PAGE.partition("## Each rule and its test")[2]
-ROWS = [row.strip("|").split("|") for row in RULES.splitlines() if row.startswith("| ")]
-CLAIMS = [(claim.strip(), re.findall(r"`([^`]+)`", tests)) for claim, tests in ROWS if claim.strip() != "what holds"]
+CLAIMS = claims(RULES)
 
 
-def functions_in(file):
-    """The names of a file's functions."""
-    return set(re.findall(r"^(?:async )?def (\w+)", file.read_text(), re.MULTILINE))
-
-
-@pytest.mark.parametrize(("claim", "tests"), CLAIMS, ids=[claim[:60] for claim, _ in CLAIMS])
-def test_every_rule_names_tests_that_exist(claim, tests):
+@pytest.mark.parametrize("claim", CLAIMS, ids=[words[:60] for words, _ in CLAIMS])
+def test_every_rule_names_tests_that_exist(claim):
     """By file and function, so that whoever doubts a promise can run what proves it."""
-    assert tests, claim
-    for test in tests:
-        path, _, name = test.partition("::")
-        file = ROOT / path if "/" in path else ROOT / "tests/sidecard/tasks" / path
-        assert file.is_file(), f"{claim}: {path} is not there"
-        assert name.startswith("test_")
-        assert name in functions_in(file), f"{claim}: {path} has no {name}"
+    check(claim, "tests/sidecard/tasks")
 
 
 def test_all_rules_are_read():
