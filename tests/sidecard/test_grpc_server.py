@@ -12,6 +12,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status.rpc_status import from_call
 
 from sidecard import Agent, Task, grpc_server
+from sidecard.callers import Caller
 from sidecard.door import Door
 from sidecard.settings import Settings
 from sidecard.telemetry import Telemetry
@@ -185,14 +186,23 @@ async def test_what_nobody_foresaw_says_nothing(desk, channel, monkeypatch):
             assert "secret" not in words
 
 
+async def nobody(_claims):
+    """Whom the door lets in: nobody."""
+
+
+async def somebody(_claims):
+    """Whom the door lets in: anybody."""
+    return Caller("anybody", "anybody", frozenset({"look"}))
+
+
 @pytest.fixture
 async def bounded(unused_tcp_port):
-    """Serves the binding without anything behind it, with these bounds; returns where."""
+    """Serves the binding without anything behind it, with these bounds, to anybody; returns where."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(seconds=60.0, **settings):
+        async def start(seconds=60.0, identify=somebody, **settings):
             settings = Settings(app_id="shop", grpc_port=unused_tcp_port, **settings)
-            server = grpc_server.grpc_server(None, settings, Telemetry(), Door(lambda _: None), seconds)
+            server = grpc_server.grpc_server(None, settings, Telemetry(), Door(identify), seconds)
             await server.start()
             stack.push_async_callback(server.stop, 0)
             return f"127.0.0.1:{unused_tcp_port}"
@@ -200,18 +210,44 @@ async def bounded(unused_tcp_port):
         yield start
 
 
+async def never():
+    """The messages of a call that has begun, and says nothing."""
+    await asyncio.Event().wait()
+    yield b""
+
+
+async def begun_and_kept(target, calls=20):
+    """How many calls somebody without a credential gets the server to keep, by never sending their message."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        await channel.channel_ready()
+        kinds = (("GetTask", channel.stream_unary), ("SubscribeToTask", channel.stream_stream))
+        held = [kind(f"/lf.a2a.v1.A2AService/{method}")(never()) for method, kind in kinds * (calls // 2)]
+        codes = [asyncio.ensure_future(call.code()) for call in held]
+        done, kept = await asyncio.wait(codes, timeout=2)
+        assert {code.result() for code in done} <= {grpc.StatusCode.UNAUTHENTICATED}
+        for call in held:
+            call.cancel()
+        await asyncio.wait(codes)
+    return len(kept)
+
+
+async def test_nothing_is_read_of_a_stranger(bounded):
+    """Neither waited for: who calls is known from a call's metadata."""
+    assert await begun_and_kept(await bounded(identify=nobody)) == 0
+
+
+async def test_without_a_look_at_the_caller_they_would_all_be_kept(bounded):
+    """The door lets anybody in."""
+    assert await begun_and_kept(await bounded(identify=somebody)) == 20
+
+
 @pytest.mark.parametrize(("seconds", "ended"), [(0.2, True), (60.0, False)])
 async def test_a_call_whose_message_does_not_come_is_ended(bounded, seconds, ended):
-    """Anybody may begin a call; without the guard it would be waited for as long as the connection lasts."""
-
-    async def nothing():
-        await asyncio.sleep(60)
-        yield b""
-
+    """Without the guard it would be waited for as long as the connection lasts."""
     async with grpc.aio.insecure_channel(await bounded(seconds)) as channel:
         await channel.channel_ready()
         for method, kind in (("GetTask", channel.stream_unary), ("SubscribeToTask", channel.stream_stream)):
-            call = kind(f"/lf.a2a.v1.A2AService/{method}")(nothing())
+            call = kind(f"/lf.a2a.v1.A2AService/{method}")(never())
             code = asyncio.ensure_future(call.code())
             await asyncio.wait([code], timeout=1)
             assert code.done() is ended

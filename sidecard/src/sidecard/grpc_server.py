@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
@@ -40,6 +41,8 @@ _LIMITS = {
 
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_ADMITTED: ContextVar[Admitted] = ContextVar("admitted")
+"""Who makes the call that is answered: each is a task of its own. Without it a call is answered to nobody."""
 
 
 class _ContextBuilder(DefaultGrpcServerCallContextBuilder):
@@ -53,11 +56,15 @@ class _ContextBuilder(DefaultGrpcServerCallContextBuilder):
 
 
 class _Service(GrpcErrors):
-    """The SDK's gRPC service for verified callers, and for messages that could be read."""
+    """The SDK's gRPC service for verified callers, and for messages that could be read. `_Admitting` calls it."""
 
     def __init__(self, handler: RequestHandler, door: Door) -> None:
         super().__init__(handler, _ContextBuilder())
         self._door = door
+
+    async def admit(self, context: Context) -> Admitted:
+        """The call of a verified caller. Raises what the door of the HTTP bindings raises."""
+        return await self._door.admit(Claims.of(_metadata(context), _peer_certificate(context)))
 
     async def _handle_unary(
         self,
@@ -67,8 +74,7 @@ class _Service(GrpcErrors):
         default_response: _Answer,
     ) -> _Answer:
         try:
-            with await self._admit(context) as admitted:
-                return await handler_func(await self._context_of(admitted, request, context, stream=False))
+            return await handler_func(await self._context_of(request, context, stream=False))
         except A2AError as error:
             await self.abort_context(error, context)
         return default_response
@@ -80,19 +86,13 @@ class _Service(GrpcErrors):
         handler_func: Callable[[ServerCallContext], AsyncIterable[_Answer]],
     ) -> AsyncIterable[_Answer]:
         try:
-            with await self._admit(context) as admitted:
-                async for item in handler_func(await self._context_of(admitted, request, context, stream=True)):
-                    yield item
+            async for item in handler_func(await self._context_of(request, context, stream=True)):
+                yield item
         except A2AError as error:
             await self.abort_context(error, context)
 
-    async def _admit(self, context: Context) -> Admitted:
-        """The call of a verified caller. Raises what the door of the HTTP bindings raises."""
-        return await self._door.admit(Claims.of(_metadata(context), _peer_certificate(context)))
-
-    async def _context_of(
-        self, admitted: Admitted, request: Message | None, context: Context, *, stream: bool
-    ) -> ServerCallContext:
+    async def _context_of(self, request: Message | None, context: Context, *, stream: bool) -> ServerCallContext:
+        admitted = _ADMITTED.get()
         check_version(dict(_metadata(context)).get("a2a-version", ""))
         if request is None:
             raise InvalidRequestError("The request is no message that this method takes, or nested too deep")
@@ -102,15 +102,15 @@ class _Service(GrpcErrors):
         return made
 
 
-class _Readable(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Reads a call's one message itself: in time, or the call is ended; and as None, to be refused, if it is none.
+class _Admitting(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Identifies a call's caller, and only then reads its one message, in time; what is none, as None, to be refused.
 
-    By itself gRPC waits for ever for the message of a call that somebody has begun, and would answer what can't be
-    parsed with UNKNOWN, in the parser's words.
+    By itself gRPC reads the message first, of anybody; waits for it for ever; and would answer what can't be parsed
+    with UNKNOWN, in the parser's words.
     """
 
-    def __init__(self, message_seconds: float) -> None:
-        self._seconds = message_seconds
+    def __init__(self, service: _Service, message_seconds: float) -> None:
+        self._service, self._seconds = service, message_seconds
 
     async def intercept_service(
         self,
@@ -123,15 +123,26 @@ class _Readable(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         reading = (_or_none(handler.request_deserializer), handler.response_serializer)
 
         async def one(_: object, context: Any) -> Any:  # noqa: ANN401 -- of whatever type the method gives
-            return await handler.unary_unary(await self._message(context), context)
+            with await self._admitted(context):
+                return await handler.unary_unary(await self._message(context), context)
 
         async def several(_: object, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
-            async for answer in handler.unary_stream(await self._message(context), context):
-                yield answer
+            with await self._admitted(context):
+                async for answer in handler.unary_stream(await self._message(context), context):
+                    yield answer
 
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(several, *reading)
         return grpc.stream_unary_rpc_method_handler(one, *reading)
+
+    async def _admitted(self, context: Any) -> Admitted:  # noqa: ANN401
+        try:
+            admitted = await self._service.admit(context)
+        except A2AError as error:
+            await self._service.abort_context(error, context)
+            raise  # not reached: to end a call raises
+        _ADMITTED.set(admitted)
+        return admitted
 
     async def _message(self, context: Any) -> object:  # noqa: ANN401
         try:
@@ -179,9 +190,10 @@ def grpc_server(
         ("grpc.max_allowed_incoming_connections", settings.connections),
         *_LIMITS.items(),
     ]
-    interceptors = [*telemetry.grpc_interceptors(), _Readable(message_seconds)]
+    service = _Service(handler, door)
+    interceptors = [*telemetry.grpc_interceptors(), _Admitting(service, message_seconds)]
     server = grpc.aio.server(interceptors=interceptors, options=limits)
-    add_A2AServiceServicer_to_server(_Service(handler, door), server)  # type: ignore[no-untyped-call]
+    add_A2AServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     address, files = f"{settings.host}:{settings.grpc_port}", TlsFiles.of(settings)
     if files is None:
         server.add_insecure_port(address)
