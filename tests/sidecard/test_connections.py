@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import socket
+import ssl
 import time
 
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from sidecard.connections import Patience, proven
-from sidecard.http_server import http_server
+from sidecard.connections import STRANGERS, Handshakes, Patience, proven
+from sidecard.http_server import http_server, served_over_tls
 from sidecard.settings import Settings
+from tests.sidecard.authority import Authority
 
 QUICK = Patience(head=0.3, body=0.3, write=0.3)
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -201,3 +204,80 @@ async def test_nobody_speaks_websocket_here(serve):
     )
     assert b"101" not in (await end_of(reader)).split(b"\r\n")[0]
     writer.close()
+
+
+@pytest.fixture
+async def over_tls(tmp_path):
+    """Serves App over TLS with these settings; returns the port, and the context of a client."""
+    authority = Authority(tmp_path)
+    files = authority.server()
+    tls = {"tls_certificate": files.certificate, "tls_key": files.key}
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(patience=QUICK, **settings):
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
+            settings = Settings(app_id="shop", tls_port=port, **tls, **settings)
+            await stack.enter_async_context(served_over_tls(App(), settings, patience))
+            return port, ssl.create_default_context(cafile=str(authority.file))
+
+        yield start
+
+
+async def silent(port, calls=16):
+    """How many connections somebody keeps who never begins a handshake."""
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(calls)]
+    ends = [asyncio.ensure_future(end_of(reader)) for reader, _ in opened]
+    _, kept = await asyncio.wait(ends, timeout=1.5)
+    for _, writer in opened:
+        writer.close()
+    await asyncio.wait(ends)
+    return len(kept)
+
+
+async def test_a_handshake_is_not_waited_for_long(over_tls):
+    """Ten seconds, unless told otherwise; asyncio's own minute is for friends."""
+    port, _ = await over_tls(Patience(handshake=0.3, head=60))
+    assert await silent(port) == 0
+    assert Patience().handshake == 10
+
+
+async def test_without_their_end_handshakes_are_borne(over_tls):
+    """What the test above is worth."""
+    port, _ = await over_tls(Patience(handshake=60, head=0.3))
+    assert await silent(port) == 16
+
+
+async def test_there_is_an_end_to_handshakes_under_way(over_tls):
+    """As many as there are places for strangers; the oldest makes room, so that whoever goes on is served."""
+    port, context = await over_tls(Patience(handshake=60), connections=16)
+    assert await silent(port) == 16 // STRANGERS
+    standing = [await asyncio.open_connection("127.0.0.1", port) for _ in range(16)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    writer.write(GET)
+    assert b"200 OK" in await reader.readuntil(b"\r\n\r\nin")
+    for _, other in [*standing, (reader, writer)]:
+        other.close()
+
+
+async def test_without_a_bound_they_are_all_borne(over_tls, monkeypatch):
+    """What the test above is worth: nobody counts."""
+    begin = Handshakes.__init__
+    monkeypatch.setattr(Handshakes, "__init__", lambda self, one, other, _, last: begin(self, one, other, 8_192, last))
+    port, _ = await over_tls(Patience(handshake=60), connections=16)
+    assert await silent(port) == 16
+
+
+async def test_a_handshake_that_fails_disturbs_nobody(over_tls, caplog):
+    """Whoever speaks something else, or goes away, is let go without a word; others are served."""
+    port, context = await over_tls()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(GET)
+    await end_of(reader)
+    writer.close()
+    (await asyncio.open_connection("127.0.0.1", port))[1].close()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    writer.write(GET)
+    assert b"200 OK" in await reader.readuntil(b"\r\n\r\nin")
+    writer.close()
+    assert not caplog.records

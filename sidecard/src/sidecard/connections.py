@@ -5,14 +5,26 @@ and of descriptors whenever somebody likes. Whoever is verified once on a connec
 """
 
 import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+log = logging.getLogger("sidecard")
+
+log = logging.getLogger("sidecard")
+
 STRANGERS = 8
 """One place in so many is for strangers; the rest waits for callers that are known, above all the own sidecar."""
+ACCEPT_AGAIN_SECONDS = 1.0
+"""How long nobody is let in when this machine can't take one more connection."""
+ACCEPT_AGAIN_SECONDS = 1.0
+"""How long nobody is let in when this machine can't take one more connection."""
 _PROVEN = "sidecard.proven"
 
 
@@ -20,6 +32,10 @@ _PROVEN = "sidecard.proven"
 class Patience:
     """Seconds that a connection may keep us waiting."""
 
+    handshake: float = 10.0
+    """For TLS to be agreed on, before anything else is said."""
+    handshake: float = 10.0
+    """For TLS to be agreed on, before anything else is said."""
     head: float = 10.0
     """For a request line and headers: from its beginning, or from the end of the answer before."""
     body: float = 75.0
@@ -62,6 +78,104 @@ class Places:
         """It is gone."""
         self._taken.discard(connection)
         self._strangers.pop(connection, None)
+
+
+class Handshakes:
+    """Agrees on TLS with whoever connects, before they are anybody's connection: with as many at once as are strangers.
+
+    When one more comes, the oldest of them has to go, as in Places. By itself asyncio takes any number, and waits a
+    minute for each.
+    """
+
+    def __init__(
+        self, context: ssl.SSLContext, protocol: Callable[[], asyncio.Protocol], connections: int, patience: Patience
+    ) -> None:
+        """`protocol` makes what speaks when a handshake is done; `connections` is how many the server takes in all."""
+        self._context, self._protocol, self._patience = context, protocol, patience
+        self._most = max(1, connections // STRANGERS)
+        self._under_way: dict[asyncio.Task[None], None] = {}
+
+    async def accept(self, listener: socket.socket) -> None:
+        """Let clients in, until it is cancelled; handshakes that are under way then end with it."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except ConnectionError:
+                    continue  # gone already
+                except OSError as error:
+                    log.warning("no connection over TLS can be taken now: %s", error)
+                    await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
+                    continue
+                if len(self._under_way) >= self._most:
+                    oldest = next(iter(self._under_way))
+                    del self._under_way[oldest]
+                    oldest.cancel()
+                task = asyncio.create_task(self._agree(connection), name="handshake")
+                self._under_way[task] = None
+                task.add_done_callback(lambda done: self._under_way.pop(done, None))
+                await asyncio.sleep(0)  # it begins, so that it can be cancelled; and others have their turn
+        finally:
+            for task in self._under_way:
+                task.cancel()
+
+    async def _agree(self, connection: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._protocol, connection, ssl=self._context, ssl_handshake_timeout=self._patience.handshake
+            )
+        except OSError as error:  # all that TLS, the network and time say
+            log.debug("a handshake came to nothing: %s", error)
+
+
+class Handshakes:
+    """Agrees on TLS with whoever connects, before they are anybody's connection: with as many at once as are strangers.
+
+    When one more comes, the oldest of them has to go, as in Places. By itself asyncio takes any number, and waits a
+    minute for each.
+    """
+
+    def __init__(
+        self, context: ssl.SSLContext, protocol: Callable[[], asyncio.Protocol], places: Places, patience: Patience
+    ) -> None:
+        """`protocol` makes what speaks on a connection whose handshake is done."""
+        self._context, self._protocol, self._patience = context, protocol, patience
+        self._most = max(1, places.most // STRANGERS)
+        self._under_way: dict[asyncio.Task[None], None] = {}
+
+    async def accept(self, listener: socket.socket) -> None:
+        """Let clients in, until it is cancelled; handshakes that are under way then end with it."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except ConnectionError:
+                    continue  # gone already
+                except OSError as error:
+                    log.warning("no connection over TLS can be taken now: %s", error)
+                    await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
+                    continue
+                if len(self._under_way) >= self._most:
+                    oldest = next(iter(self._under_way))
+                    del self._under_way[oldest]
+                    oldest.cancel()
+                task = asyncio.create_task(self._agree(connection), name="handshake")
+                self._under_way[task] = None
+                task.add_done_callback(lambda done: self._under_way.pop(done, None))
+                await asyncio.sleep(0)  # it begins, so that it can be cancelled; and others have their turn
+        finally:
+            for task in self._under_way:
+                task.cancel()
+
+    async def _agree(self, connection: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._protocol, connection, ssl=self._context, ssl_handshake_timeout=self._patience.handshake
+            )
+        except OSError as error:  # all that TLS, the network and time say
+            log.debug("a handshake came to nothing: %s", error)
 
 
 class BoundedConnection(HttpToolsProtocol):

@@ -11,7 +11,7 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from sidecard.connections import BoundedConnection, Patience, Places
+from sidecard.connections import BoundedConnection, Handshakes, Patience, Places
 from sidecard.errors import ConfigurationError
 from sidecard.settings import Settings
 from sidecard.tls import EXTENSION, TlsFiles, server_context
@@ -27,10 +27,13 @@ def http_server(app: ASGIApp, settings: Settings, patience: Patience | None = No
 
 
 @contextlib.asynccontextmanager
-async def served_over_tls(app: ASGIApp, settings: Settings) -> AsyncIterator[int | None]:
+async def served_over_tls(
+    app: ASGIApp, settings: Settings, patience: Patience | None = None
+) -> AsyncIterator[int | None]:
     """Serve an app that is served already on `settings.tls_port` as well; does nothing where settings name none.
 
-    Gives the port. A client that shows a certificate which the client CA did not issue gets no connection.
+    Gives the port. Handshakes are bounded in time and number, as connections are. A client that shows a certificate
+    which the client CA did not issue gets no connection.
 
     Raises ConfigurationError: the port is taken, or the certificates can't be used.
     """
@@ -44,8 +47,7 @@ async def served_over_tls(app: ASGIApp, settings: Settings) -> AsyncIterator[int
         listener = socket.create_server((settings.host, settings.tls_port), family=family)
     except OSError as error:
         raise ConfigurationError(f"SIDECARD_TLS_PORT {settings.tls_port} can't be served: {error.strerror}") from error
-    tls: dict[str, Any] = {"ssl_context_factory": lambda _config, _default: context, "lifespan": "off"}
-    server = _Beside(_config(app, settings, **tls))
+    server = _OverTls(_config(app, settings, patience, lifespan="off"), context, settings, patience)
     serving = asyncio.create_task(server.serve([listener]), name="tls")
     try:
         yield listener.getsockname()[1]
@@ -75,12 +77,39 @@ def _config(
     )
 
 
-class _Beside(uvicorn.Server):
-    """A second server in a process, which leaves signals to the first."""
+class _OverTls(uvicorn.Server):
+    """A second server in a process, which leaves signals to the first and bounds the handshakes before connections."""
+
+    def __init__(
+        self, config: uvicorn.Config, context: ssl.SSLContext, settings: Settings, patience: Patience | None
+    ) -> None:
+        super().__init__(config)
+        self._handshakes = Handshakes(context, self._connection, settings.connections, patience or Patience())
+        self._accepting: list[asyncio.Task[None]] = []
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, by itself: asyncio's own server would let anybody begin any number of handshakes."""
+        self.servers = []
+        for listener in sockets or []:
+            listener.setblocking(False)
+            listener.listen(self.config.backlog)
+            self._accepting.append(asyncio.create_task(self._handshakes.accept(listener), name="accept"))
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nobody any more, then end as any server does."""
+        for accepting in self._accepting:
+            accepting.cancel()
+        await asyncio.wait(self._accepting)
+        await super().shutdown(sockets)
+
+    def _connection(self) -> asyncio.Protocol:
+        made = cast("type[Any]", self.config.http_protocol_class)
+        return cast("asyncio.Protocol", made(config=self.config, server_state=self.server_state, app_state={}))
 
 
 class BoundedHead(BoundedConnection):
