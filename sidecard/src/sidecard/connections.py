@@ -17,12 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 log = logging.getLogger("sidecard")
 
-log = logging.getLogger("sidecard")
-
 STRANGERS = 8
 """One place in so many is for strangers; the rest waits for callers that are known, above all the own sidecar."""
-ACCEPT_AGAIN_SECONDS = 1.0
-"""How long nobody is let in when this machine can't take one more connection."""
 ACCEPT_AGAIN_SECONDS = 1.0
 """How long nobody is let in when this machine can't take one more connection."""
 _PROVEN = "sidecard.proven"
@@ -32,8 +28,6 @@ _PROVEN = "sidecard.proven"
 class Patience:
     """Seconds that a connection may keep us waiting."""
 
-    handshake: float = 10.0
-    """For TLS to be agreed on, before anything else is said."""
     handshake: float = 10.0
     """For TLS to be agreed on, before anything else is said."""
     head: float = 10.0
@@ -93,55 +87,6 @@ class Handshakes:
         """`protocol` makes what speaks when a handshake is done; `connections` is how many the server takes in all."""
         self._context, self._protocol, self._patience = context, protocol, patience
         self._most = max(1, connections // STRANGERS)
-        self._under_way: dict[asyncio.Task[None], None] = {}
-
-    async def accept(self, listener: socket.socket) -> None:
-        """Let clients in, until it is cancelled; handshakes that are under way then end with it."""
-        loop = asyncio.get_running_loop()
-        try:
-            while True:
-                try:
-                    connection, _ = await loop.sock_accept(listener)
-                except ConnectionError:
-                    continue  # gone already
-                except OSError as error:
-                    log.warning("no connection over TLS can be taken now: %s", error)
-                    await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
-                    continue
-                if len(self._under_way) >= self._most:
-                    oldest = next(iter(self._under_way))
-                    del self._under_way[oldest]
-                    oldest.cancel()
-                task = asyncio.create_task(self._agree(connection), name="handshake")
-                self._under_way[task] = None
-                task.add_done_callback(lambda done: self._under_way.pop(done, None))
-                await asyncio.sleep(0)  # it begins, so that it can be cancelled; and others have their turn
-        finally:
-            for task in self._under_way:
-                task.cancel()
-
-    async def _agree(self, connection: socket.socket) -> None:
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                self._protocol, connection, ssl=self._context, ssl_handshake_timeout=self._patience.handshake
-            )
-        except OSError as error:  # all that TLS, the network and time say
-            log.debug("a handshake came to nothing: %s", error)
-
-
-class Handshakes:
-    """Agrees on TLS with whoever connects, before they are anybody's connection: with as many at once as are strangers.
-
-    When one more comes, the oldest of them has to go, as in Places. By itself asyncio takes any number, and waits a
-    minute for each.
-    """
-
-    def __init__(
-        self, context: ssl.SSLContext, protocol: Callable[[], asyncio.Protocol], places: Places, patience: Patience
-    ) -> None:
-        """`protocol` makes what speaks on a connection whose handshake is done."""
-        self._context, self._protocol, self._patience = context, protocol, patience
-        self._most = max(1, places.most // STRANGERS)
         self._under_way: dict[asyncio.Task[None], None] = {}
 
     async def accept(self, listener: socket.socket) -> None:
