@@ -5,12 +5,12 @@ import contextlib
 import hashlib
 import json
 
-import httpx
 import pytest
 from a2a.types import TaskState
 from jwcrypto.jwk import JWK
 from pydantic import BaseModel
 
+from foreign.parties import TRAVELLER, run
 from sidecard import Agent, Task
 from sidecard.credentials import OAuthClient
 from sidecard.delegation import ForeignAgent, calling
@@ -20,12 +20,11 @@ from sidecard.tasks.watch import NotTaken
 from sidecard.telemetry import continue_trace
 from sidecard.testing import MemoryStore, message, served
 from sidecard.trust import TrustStore
-from tests.foreign.conftest import ADK, AUDIENCE, FOREIGN, RAIL, public, run
+from tests.foreign.conftest import AUDIENCE, RAIL, public
 
 S = TaskState
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
-TRAVELLER_PROGRAM = [str(ADK), str(FOREIGN / "adk" / "traveller.py")]
 
 
 class Way:
@@ -59,24 +58,17 @@ async def way(railways, openid):
         yield make
 
 
-def seen(railways):
-    """What came to the railways, but for what came before."""
-    every = httpx.get(f"{railways.url}/seen").json()
-    fresh, railways.counted = every[getattr(railways, "counted", 0) :], len(every)
-    return fresh
-
-
 # -- we call them ----------------------------------------------------------------------------------------------------
 
 
 async def test_our_agents_reach_one_made_with_adk(way, railways):
     """Discovered, verified by the SDK's own signature, with a token for it alone, in one trace, to the end."""
-    seen(railways)
+    railways.seen()
     with continue_trace(PARENT):
         task = await (await way()).follow("LIS to OPO")
     assert task.status.state == S.TASK_STATE_COMPLETED
     assert task.artifacts[0].parts[0].text.startswith("IC ")
-    calls = seen(railways)
+    calls = railways.seen()
     assert {call["traceparent"].split("-")[1] for call in calls} == {TRACE}
     assert {call["aud"] for call in calls} == {railways.url}
     assert {call["scope"] for call in calls} == {RAIL}
@@ -100,10 +92,10 @@ async def test_their_card_by_another_key_gets_nothing(way, railways):
     """No token, no message."""
     forged = JWK.generate(kty="EC", crv="P-256", kid=railways.key["kid"], alg="ES256").export_public(as_dict=True)
     ours = await way(forged)
-    seen(railways)
+    railways.seen()
     with pytest.raises(NotTaken, match="altered, or not signed"):
         await ours.follow("LIS to OPO")
-    assert seen(railways) == []
+    assert railways.seen() == []
 
 
 async def test_a_token_without_the_scope_is_refused_there(way):
@@ -143,13 +135,13 @@ async def callers_tokens_that_arrive(way, railways, openid):
     token = openid.token("traveller", "the secret of traveller", resource=AUDIENCE, scope="look")
     holder = {"token": {"issuer": "company", "client": "traveller"}, "grants": {"planner": ["look"]}}
     issuers = {"company": {"url": openid.issuer}}
-    seen(railways)
+    railways.seen()
     async with served(planner(), MemoryStore(), {"traveller": holder}, way.mesh, issuers=issuers) as desk:
         sent = {"messageId": "m1", "role": "ROLE_USER", "parts": [{"data": {"text": "MAD to BCN"}}]}
         call = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": sent}}
         async with desk.http(Authorization=f"Bearer {token}", traceparent=PARENT) as http:
             answer = (await http.post("/a2a", json=call, timeout=60)).json()
-    calls = seen(railways)
+    calls = railways.seen()
     assert calls
     return answer["result"]["task"]["status"]["state"], len([c for c in calls if c["token"] == digest_of(token)])
 
@@ -178,11 +170,11 @@ async def test_an_agent_that_hands_it_on_is_found_out(way, railways, openid, mon
 async def test_a_callers_rights_travel_by_token_exchange(way, railways, openid):
     """RFC 8693: the other agent sees whose right it is and who acts; the token itself stays with us."""
     token = openid.token("traveller", "the secret of traveller", resource=AUDIENCE, scope="look")
-    seen(railways)
+    railways.seen()
     ours = await way(exchange=True)
     task = await ours.follow("LIS to MAD", subject_token=token)
     assert task.status.state == S.TASK_STATE_COMPLETED
-    calls = seen(railways)
+    calls = railways.seen()
     assert {(call["sub"], call["act"]["sub"], call["aud"]) for call in calls} == {
         ("traveller", "planner", railways.url)
     }
@@ -200,9 +192,9 @@ def config(shop, openid, **more):
     } | more  # fmt: skip
 
 
-async def test_a_client_made_with_adk_reaches_our_agent(shop, openid, tmp_path):
+async def test_a_client_made_with_adk_reaches_our_agent(shop, openid):
     """It verifies our card, brings a token made out to us, and works in its own trace."""
-    code, met = await run(TRAVELLER_PROGRAM, config(shop, openid), tmp_path)
+    code, met = await run(TRAVELLER, config(shop, openid))
     assert (code, met["error"]) == (0, "")
     assert "found a hat" in met["text"]
     assert shop.runs == ["a hat"]
@@ -210,16 +202,16 @@ async def test_a_client_made_with_adk_reaches_our_agent(shop, openid, tmp_path):
     assert shop.seen["trace"].split("-")[1] == TRACE
 
 
-async def test_it_is_refused_with_a_token_for_another_agent(shop, openid, tmp_path):
+async def test_it_is_refused_with_a_token_for_another_agent(shop, openid):
     """And with none of our issuer's: nothing runs."""
-    _, met = await run(TRAVELLER_PROGRAM, config(shop, openid, audience="http://127.0.0.1:1"), tmp_path)
+    _, met = await run(TRAVELLER, config(shop, openid, audience="http://127.0.0.1:1"))
     assert "401" in met["error"]
     assert shop.runs == []
 
 
-async def test_it_believes_no_card_of_another_key(shop, openid, tmp_path):
+async def test_it_believes_no_card_of_another_key(shop, openid):
     """Verified on its side, by the SDK's own means."""
     other = JWK.generate(kty="EC", crv="P-256", kid="shop-1", alg="ES256")
-    code, met = await run(TRAVELLER_PROGRAM, config(shop, openid, key=public(other)), tmp_path)
+    code, met = await run(TRAVELLER, config(shop, openid, key=public(other)))
     assert (code, "not believed" in met["error"]) == (1, True)
     assert shop.runs == []

@@ -3,9 +3,10 @@
 import pytest
 from jwcrypto.jwk import JWK
 
+from foreign.parties import FOREIGN, run
 from sidecard.extension import URI
 from sidecard.testing import key_of
-from tests.foreign.conftest import FOREIGN, public, run
+from tests.foreign.conftest import public
 
 CLIENT = ["node", str(FOREIGN / "node" / "client.mjs")]
 
@@ -19,9 +20,9 @@ def config(shop, **more):
 
 @pytest.mark.parametrize("version", ["1.0", "0.3"])
 @pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON"])
-async def test_it_finds_verifies_sends_streams_gets_and_cancels(shop, tmp_path, binding, version):
+async def test_it_finds_verifies_sends_streams_gets_and_cancels(shop, binding, version):
     """Our card's signature holds in JavaScript, and one message is one task there too."""
-    code, met = await run(CLIENT, config(shop, binding=binding, version=version), tmp_path)
+    code, met = await run(CLIENT, config(shop, binding=binding, version=version))
     assert code == 0
     assert met["interface"]["version"] == version
     assert (met["sent"]["state"], met["sent"]["texts"]) == ("TASK_STATE_COMPLETED", ["found a hat"])
@@ -32,9 +33,9 @@ async def test_it_finds_verifies_sends_streams_gets_and_cancels(shop, tmp_path, 
     assert shop.runs == ["a hat", "a hat", "a hat, slowly"]
 
 
-async def test_it_refuses_a_card_that_another_has_signed(shop, tmp_path):
+async def test_it_refuses_a_card_that_another_has_signed(shop):
     """Under the pinned key's own name; nothing is sent."""
     other = JWK.generate(kty="EC", crv="P-256", kid="shop-1", alg="ES256")
-    code, met = await run(CLIENT, config(shop, key=public(other)), tmp_path)
+    code, met = await run(CLIENT, config(shop, key=public(other)))
     assert (code, "not believed" in met["error"]) == (1, True)
     assert shop.runs == []
