@@ -40,7 +40,7 @@ async def test_a_service_is_asked_about_every_text():
     assert second == []
     assert asked[0]["direction"] == "out"
     assert asked[0]["texts"][1] == {"place": "parts[0].data.note", "label": "note", "text": "hello"}
-    assert not screen.clean("anything")
+    assert not screen.clean(["anything"])
 
 
 @pytest.mark.parametrize(

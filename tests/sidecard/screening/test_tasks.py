@@ -136,9 +136,25 @@ async def test_a_secret_is_nowhere_stored_in_whatever_part_of_a_message_it_comes
     assert await leaks_of_a_secret(SCREEN) == 0
 
 
+async def test_numbers_and_plain_files_beside_a_text_are_no_reason_to_look_closer(monkeypatch):
+    """What they are packed in looks like nothing: a typical message is proved clean."""
+    monkeypatch.setattr(SCREEN, "inspect", None)
+    trip = Part(media_type="application/json")
+    trip.data.struct_value.update({"text": "to Lisbon", "budget": 400, "departs": "2027-03-03T10:30:00+00:00"})
+    await Office().run(trip, Part(text="Fly on 3 March, please."), Part(raw=b"a,b\n1,2\n", media_type="text/csv"))
+
+
 async def test_without_a_screen_it_is():
     """So the test before sees what it is there for."""
     assert await leaks_of_a_secret(None) == 1
+
+
+async def test_a_short_file_is_read_or_said_to_be_unread():
+    """Also in UTF-16, where no word stands as it is; a few bytes that are no text are flagged as not inspected."""
+    for raw, kind in ((INJECTION.encode("utf-16"), "injection"), (b"\0\1\2", "unread"), (b"\xff", "unread")):
+        office = Office()
+        folded = await office.run(data(text="x"), Part(raw=raw))
+        assert [(decided[3], decided[5]) for decided in office.decisions(folded)] == [(kind, "parts[1].raw")]
 
 
 async def test_the_skill_gets_a_placeholder_and_can_have_the_original():

@@ -36,9 +36,9 @@ class ConversationScreen:
         await self._beside.start()
         await self._scrubbed("hello")
 
-    def clean(self, text: str) -> bool:
+    def clean(self, texts: Sequence[str]) -> bool:
         """See screen.Screen: only the component can tell, but of nothing."""
-        return not text
+        return not any(texts)
 
     async def inspect(self, texts: Sequence[Text], direction: Direction) -> list[list[Finding]]:
         """See screen.Screen."""

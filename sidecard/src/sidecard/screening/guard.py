@@ -62,18 +62,26 @@ class Guard:
 
     async def received(self, skill: str, task_id: str, message: Message) -> Outcome:
         """A message somebody sends to a skill, before anything of it is stored."""
+        if self._clean(message):
+            return CLEAN
         return await self._pass(_Way(skill, "message", Direction.IN), task_id, message)
 
     async def gives(self, skill: str, task_id: str, artifact: Artifact) -> Outcome:
         """An artifact that a skill gives out."""
+        if self._clean(artifact):
+            return CLEAN
         return await self._pass(_Way(skill, "artifact", Direction.OUT), task_id, artifact)
 
     async def says(self, skill: str, task_id: str, message: Message) -> Outcome:
         """What a skill says or asks in a status."""
+        if self._clean(message):
+            return CLEAN
         return await self._pass(_Way(skill, "status", Direction.OUT), task_id, message)
 
     async def asks(self, skill: str, task_id: str, agent: str, message: Message) -> Outcome:
         """What a skill sends to another agent."""
+        if self._clean(message):
+            return CLEAN
         return await self._pass(_Way(skill, f"request to {agent}", Direction.OUT, agent), task_id, message)
 
     async def hears(self, skill: str, task_id: str, agent: str, task: A2ATask) -> Outcome:
@@ -89,7 +97,7 @@ class Guard:
             about.metadata.CopyFrom(task.metadata)
             contents.append(about)
         way = _Way(skill, f"answer of {agent}", Direction.IN, agent)
-        outcomes = [await self._pass(way, task_id, one) for one in contents]
+        outcomes = [CLEAN if self._clean(one) else await self._pass(way, task_id, one) for one in contents]
         withheld = next((one.withheld for one in outcomes if one.withheld), "")
         if withheld:
             for content in contents:
@@ -102,13 +110,17 @@ class Guard:
 
     async def passes(self, skill: str, task_id: str, tool: str, content: Message, direction: Direction) -> Outcome:
         """What goes to a tool, or comes from it; without a task, what is redacted can't be put back."""
+        if self._clean(content):
+            return CLEAN
         sent = direction is Direction.OUT
         way = _Way(skill, f"{'request to' if sent else 'result of'} {tool}", direction, tool)
         return await self._pass(way, task_id, content)
 
+    def _clean(self, content: Content) -> bool:
+        gist = _gist(content)
+        return gist is not None and self._screen.clean(gist)
+
     async def _pass(self, way: _Way, task_id: str, content: Content) -> Outcome:
-        if self._screen.clean(_gist(content)):
-            return CLEAN
         spots, opaque = _parted(content)
         inspected = await self._screen.inspect([spot.text for spot in spots], way.direction)
         policy, prompts_model = self._policy(way.skill)
@@ -176,17 +188,18 @@ class Guard:
                 span.add_event("screened", about | {"kind": one.kind.value, "entity": one.entity, "place": one.place})
 
 
-def _gist(content: Content) -> str:
-    """All its strings in one, cheaply: not its ids, which look like anything, nor the commonest media types."""
-    gist = []
+def _gist(content: Content) -> list[str] | None:
+    """All its strings, cheaply: not its ids, which look like anything, nor the commonest media types.
+
+    Those of data stand in protobuf's own bytes: before each are its tag, a control character, and its length, of which
+    one character may be left. None when there is a file that may be no text.
+    """
+    gist: list[str] = []
     for part in content.parts:
-        match part.WhichOneof("content"):
-            case "text":
-                gist.append(part.text)
-            case "data":
-                gist.append(part.data.SerializeToString().decode("utf-8", "ignore"))
-            case _:
-                gist.append(part.SerializeToString().decode("utf-8", "replace"))
+        said = _said(part)
+        if said is None:
+            return None
+        gist.append(said)
         if part.filename:
             gist.append(part.filename)
         if part.media_type not in _COMMON:
@@ -197,7 +210,19 @@ def _gist(content: Content) -> str:
         gist += [content.name, content.description]
     if content.HasField("metadata") and not only_names(content.metadata):
         gist.append(_struct(content.metadata))
-    return "\n".join(gist)
+    return gist
+
+
+def _said(part: Part) -> str | None:
+    match part.WhichOneof("content"):
+        case "text":
+            return part.text
+        case "data":
+            return part.data.SerializeToString().decode("utf-8", "ignore")
+        case "raw":
+            return part.raw.decode("ascii") if part.raw.isascii() and b"\0" not in part.raw else None
+        case _:
+            return part.url
 
 
 def _struct(struct: Struct) -> str:

@@ -1,7 +1,8 @@
 """Prompt injection, by the published rules in injection.yaml."""
 
+import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -14,6 +15,8 @@ from sidecard.screening.finding import Finding, Kind
 SHORTEST = 12
 """Characters that an injection has at least."""
 _HEAD = 5
+_FIRST = operator.itemgetter(slice(_HEAD))
+_BUT_ONE = operator.itemgetter(slice(1, 1 + _HEAD))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +49,38 @@ class Injection:
             )
             for rule in read["rules"]
         ]
-        self._heads = frozenset(word for rule in self.rules if not rule.signs for word in rule.words)
-        self._by_signs = [rule for rule in self.rules if rule.signs]
+        self._by_head = _by(lambda word: word, [rule for rule in self.rules if not rule.signs])
+        self._heads = frozenset(self._by_head)
+        self._by_sign = {
+            sign: [(word, rule) for rule in rules for word in rule.words if _sign(word) == sign]
+            for sign, rules in _by(_sign, [rule for rule in self.rules if rule.signs]).items()
+        }
 
     def may_match(self, text: str) -> bool:
         """Whether a text can be an injection: False is a proof that it is none, nor holds one.
 
-        Up to two characters may stand before each of its strings that are none of it, as in protobuf's bytes.
+        Before each of its strings a control character and one more may stand, as in protobuf's bytes.
         """
         signs = plain.seen(text)
-        tokens = plain.words(signs).split()
-        heads = {token[:_HEAD] for token in tokens}
-        heads.update([token[1 : 1 + _HEAD] for token in tokens])
-        heads.update([token[2 : 2 + _HEAD] for token in tokens])
-        heads &= self._heads
-        rules = self.rules if heads else self._by_signs
-        points = sum(rule.points for rule in rules if _worth_a_look(rule, heads, signs))
-        return points >= self.enough or any(True for _ in plain.encoded(text))
+        packed = not signs.isprintable()
+        rules = self._worth_a_look(signs, packed=packed)
+        if rules and sum(rule.points for rule in rules.values()) >= self.enough:
+            return True
+        return plain.may_be_encoded(text) and (packed or any(True for _ in plain.encoded(text)))
+
+    def _worth_a_look(self, signs: str, *, packed: bool) -> dict[str, Rule]:
+        """The rules of which a word is there, by their ids; with `packed` also behind a character of another string."""
+        tokens = plain.tokens(signs)
+        heads = self._heads.intersection(map(_FIRST, tokens))
+        if packed:
+            heads |= self._heads.intersection(map(_BUT_ONE, tokens))
+        rules = {rule.id: rule for head in heads for rule in self._by_head[head]}
+        for sign, words in self._by_sign.items():
+            if sign in signs:
+                for word, rule in words:
+                    if word in signs:
+                        rules[rule.id] = rule
+        return rules
 
     def find(self, text: str) -> Iterator[Finding]:
         """One finding over the whole text when it is an injection; its rule names those that matched."""
@@ -79,17 +97,21 @@ class Injection:
         """The rules that match a text, as they read it. With `all_rules` their words are not asked first."""
         signs = plain.seen(text)
         words = f" {plain.words(signs)} "
-        heads = {token[:_HEAD] for token in words.split()}
-        for rule in self.rules:
-            looked_at = all_rules or _worth_a_look(rule, heads, signs)
-            if looked_at and rule.match.search(signs if rule.signs else words):
+        rules = self.rules if all_rules else self._worth_a_look(signs, packed=False).values()
+        for rule in rules:
+            if rule.match.search(signs if rule.signs else words):
                 yield rule
 
 
-def _worth_a_look(rule: Rule, heads: set[str], signs: str) -> bool:
-    if not rule.signs:
-        return not rule.words.isdisjoint(heads)
-    for word in rule.words:  # noqa: SIM110 -- a generator costs more than this loop
-        if word in signs:
-            return True
-    return False
+def _by(key: Callable[[str], str], rules: Sequence[Rule]) -> dict[str, list[Rule]]:
+    """Rules by a key of their words."""
+    found: dict[str, list[Rule]] = {}
+    for rule in rules:
+        for one in sorted(set(map(key, rule.words))):
+            found.setdefault(one, []).append(rule)
+    return found
+
+
+def _sign(word: str) -> str:
+    """The first of its characters that is no letter; "", which is in every text, when all are."""
+    return next((char for char in word if not (char.isalpha() or char == " ")), "")

@@ -1,11 +1,10 @@
 """The default screen: maintained recognisers and published rules, in this process, without network or model."""
 
 import asyncio
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from sidecard.screening import personal, secret
+from sidecard.screening import personal, plain, secret
 from sidecard.screening.finding import Direction, Finding, Kind, ScreeningFailed
 from sidecard.screening.injection import Injection
 from sidecard.screening.personal import PersonalData
@@ -23,9 +22,9 @@ SECONDS_PER_MEGABYTE = 4.0
 LEAST_SECONDS = 1.0
 MOST_FINDINGS = 20_000
 _MEGABYTE = 1_000_000
-_SHORT = 64
-_REMEMBERED = 4_096
-"""Short strings, such as names of fields, of which it is remembered whether they are clean."""
+_SHORT = 256
+_REMEMBERED = 2_048
+"""Short strings, such as names of artifacts and words said again and again, that are remembered to be clean."""
 
 
 class LocalScreen:
@@ -41,11 +40,11 @@ class LocalScreen:
         if self._found is None:
             self._found = await asyncio.to_thread(_Recognisers)
 
-    def clean(self, text: str) -> bool:
+    def clean(self, texts: Sequence[str]) -> bool:
         """See screen.Screen."""
         if self._found is None:
             raise ScreeningFailed("this agent is starting: what it screens messages with is not loaded yet")
-        return len(text) <= PROVED_AT_ONCE and self._found.prove_clean(text)
+        return sum(map(len, texts)) <= PROVED_AT_ONCE and all(map(self._found.prove_clean, texts))
 
     async def inspect(self, texts: Sequence[Text], direction: Direction) -> list[list[Finding]]:
         """See screen.Screen. The same is looked for in both directions."""
@@ -81,23 +80,28 @@ class _Recognisers:
         self._personal = PersonalData()
         self._secrets = Secrets()
         self._injection = Injection()
-        self._known_clean = functools.lru_cache(_REMEMBERED)(self._prove_clean)
+        self._clean: dict[str, None] = {}
 
     def prove_clean(self, text: str) -> bool:
         """Whether nothing can be found: not in the text, nor in any string that it is made of."""
-        lower = text.lower()
-        looks = personal.may_match(text, lower) or secret.may_match(text, lower) or self._injection.may_match(text)
-        return not looks
-
-    def _prove_clean(self, text: str, label: str) -> bool:
-        return self.prove_clean(f"{label}: {text}") and not (label and secret.names(label))
+        if text in self._clean:
+            return True
+        lower = plain.folded(text)
+        if personal.may_match(text, lower) or secret.may_match(text, lower) or self._injection.may_match(text):
+            return False
+        if len(text) <= _SHORT:
+            if len(self._clean) >= _REMEMBERED:
+                self._clean.clear()  # in one operation, since large texts are inspected in a thread meanwhile
+            self._clean[text] = None
+        return True
 
     def inspect(self, texts: Sequence[Text], seconds: float) -> list[list[Finding]]:
         spend = _Budget(seconds).spend
         return [self._inspect(one, spend) for one in texts]
 
     def _inspect(self, one: Text, spend: Callable[[], None]) -> list[Finding]:
-        if len(one.text) <= _SHORT and self._known_clean(one.text, one.label):
+        named = f"{one.label}: {one.text}" if one.label else one.text
+        if len(one.text) <= _SHORT and self.prove_clean(named) and not secret.names(one.label):
             return []
         found: dict[tuple[str, int, int], Finding] = {}
         for start, end in _stretches(len(one.text)):
@@ -115,9 +119,9 @@ class _Recognisers:
     def _find(self, text: str, label: str, spend: Callable[[], None]) -> Iterator[Finding]:
         """What is in a stretch; its label is read with it, as `label: text` and `label = "text"`."""
         named = f"{label}: {text}" if label else text
-        if personal.may_match(named, named.lower()):
+        if personal.may_match(named, plain.folded(named)):
             yield from _behind(len(named) - len(text), self._personal.find(named, spend))
-        if secret.may_match(text, text.lower()):
+        if secret.may_match(text, plain.folded(text)):
             yield from self._secrets.find(text, spend)
         if label and secret.names(label):
             quoted = f'{label} = "{text}"'

@@ -11,6 +11,7 @@ from typing import Any
 
 import tldextract
 
+from sidecard.screening import plain
 from sidecard.screening.finding import Finding, Kind
 from sidecard.screening.presidio import recogniser_classes
 
@@ -108,15 +109,32 @@ _MANY = 9
 _DIALLED_DIGITS = 6
 _RUN = re.compile(r"\d[\d\s.:()/\-]{5,}")
 _FEWEST_SIGNS = 5
+_MAY_BE_DIALLED = re.compile(rf"(?:\+|00|\(\+?\d{{1,5}}\)){_REST}")
+_SHAPE = bytes(48 if chr(code).isdigit() else 97 if chr(code).isalpha() else code for code in range(128)) + bytes(128)
+"""Of ASCII text: 0 for each digit, a for each letter."""
+_BETWEEN = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f .:()/-"
+"""What may stand between the digits of a number."""
+_COIN = b"a" * 26
 
 
 def may_match(text: str, lower: str) -> bool:
-    """Whether any recogniser can find anything: False is a proof that none does. `lower` is the text in lower case."""
-    if "@" in text:
+    """Whether any recogniser can find anything: False is a proof that none does. `lower` is the text `plain.folded`."""
+    if "@" in text and _ADDRESS.search(text):  # most numbers have one among the bytes that they are packed in
         return True
     signs = "::" in text or text.count(".") > 1 or max(map(text.count, ":-")) >= _FEWEST_SIGNS
     if signs and _SIGNS.search(text):
         return True
+    if text.isascii():
+        shape = text.encode().translate(_SHAPE)
+        if b"0" not in shape:
+            return False
+        numbers = b"000000" in shape.translate(None, _BETWEEN)
+        if not (numbers or b"aa00" in shape or _COIN in shape.replace(b"0", b"a")):
+            return False
+    return _may_be_numbers(text, lower)
+
+
+def _may_be_numbers(text: str, lower: str) -> bool:
     if _FEW_NUMBERS.search(text) or (_LETTERS.search(text) and _LETTERED_NUMBERS.search(text)):
         return True
     digits = max((sum(map(str.isdigit, run)) for run in _RUN.findall(text)), default=0)
@@ -126,7 +144,7 @@ def may_match(text: str, lower: str) -> bool:
 
 
 def _may_be_dialled(text: str, lower: str) -> bool:
-    return _DIALLED.search(text) is not None or any(word in lower for word in _PHONE_WORDS)
+    return any(word in lower for word in _PHONE_WORDS) or _MAY_BE_DIALLED.search(text) is not None
 
 
 class PersonalData:
@@ -149,7 +167,7 @@ class PersonalData:
         """What is found in a stretch of text; `spend` is called now and then, and raises when it takes too long."""
         if "@" in text:
             yield from self._addresses(text, spend)
-        if _may_be_dialled(text, text.lower()):
+        if _may_be_dialled(text, plain.folded(text)):
             yield from self._phones(text, spend)
         for sort, hint, recogniser, context in self._sorts:
             if not hint.search(text):

@@ -28,9 +28,20 @@ class _Spaces(dict[int, str | None]):
 
 
 _SPACES = _Spaces()
+_ASCII_SPACES = bytes(code if chr(code).isalnum() else 32 for code in range(128)) + bytes(128)
+_APOSTROPHES = b"'`"
+_ENCODED_SHAPE = bytes(119 if chr(code).isalnum() or chr(code) in "+/_-" else 32 for code in range(128)) + bytes(128)
+_ENCODED_RUN = b"w" * 24
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
 MOST_ENCODED = 64
 """Stretches of base64 that are looked into, in one stretch of text."""
+
+
+def folded(text: str) -> str:
+    """The text in small letters, as expressions that ignore case read it: a long s is an s, a Kelvin sign a k."""
+    if text.isascii():
+        return text.lower()
+    return text.casefold().replace("\u0131", "i").replace("\u0307", "")
 
 
 def seen(text: str) -> str:
@@ -57,11 +68,27 @@ def _visible(text: str) -> Iterator[str]:
 
 def words(text: str) -> str:
     """What `seen` gave, without its signs: words with one space between."""
-    return " ".join(text.translate(_SPACES).split())
+    return " ".join(tokens(text))
+
+
+def tokens(signs: str) -> list[str]:
+    """The words of what `seen` gave."""
+    if signs.isascii():
+        return signs.encode().translate(_ASCII_SPACES, _APOSTROPHES).decode().split()
+    return signs.translate(_SPACES).split()
+
+
+def may_be_encoded(text: str) -> bool:
+    """Whether there is enough in a row for `encoded` to look into."""
+    if text.isascii():
+        return _ENCODED_RUN in text.encode().translate(_ENCODED_SHAPE)
+    return _ENCODED.search(text) is not None
 
 
 def encoded(text: str) -> Iterator[str]:
     """Texts that stand in base64 within a text."""
+    if not may_be_encoded(text):
+        return
     for count, match in enumerate(_ENCODED.finditer(text)):
         if count == MOST_ENCODED:
             return

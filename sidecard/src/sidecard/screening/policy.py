@@ -25,6 +25,9 @@ class Policy:
       everyone.
     - `unread`: files that are no text are flagged as not inspected.
 
+    Each chunk of an artifact that is given out in several is inspected alone, since it leaves before the next is made:
+    what is split over two of them is not found. Give out in one piece what may hold something.
+
     Instructions can't be cut out of a text so that the rest is safe: they are not redacted. Raises ConfigurationError.
     """
 

@@ -22,10 +22,11 @@ class Screen(Protocol):
     async def start(self) -> None:
         """Make ready what it takes. Until then, and when it fails, nothing passes. Raises ScreeningFailed."""
 
-    def clean(self, text: str) -> bool:
-        """A cheap proof that nothing is to be found in any of the strings that a text is made of; False without one.
+    def clean(self, texts: Sequence[str]) -> bool:
+        """A cheap proof that nothing is to be found in any of the strings that texts are made of; False without one.
 
-        Up to two characters that are not theirs may stand before each of them. Raises ScreeningFailed.
+        Where one is made of several strings, a control character and at most one other stand before each of them.
+        Raises ScreeningFailed.
         """
 
     async def inspect(self, texts: Sequence[Text], direction: Direction) -> list[list[Finding]]:

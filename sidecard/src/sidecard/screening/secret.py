@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sidecard.screening import plain
 from sidecard.screening.finding import Finding, Kind
 
 _SHORTEST = 4
@@ -65,6 +66,9 @@ _SORTS = (
 )
 _LONG = re.compile(r"[\w-]{24}")
 """Within all of those forms but those that have one of these in them."""
+_LONG_RUN = b"w" * 24
+_SHAPE = bytes(119 if chr(code).isalnum() or chr(code) in "_-" else 32 for code in range(128)) + bytes(128)
+"""Of ASCII text: w for each of those characters, so that a search for so many at once is one for a constant."""
 _NAMES = ("key", "password", "passwd", "_pass", "dbpass", "basepass", "keypass", "pwd", "secret", "contrase")
 _WORDS = (*_NAMES, "aws", "xox", "hooks.slack", "eyj", ":_authtoken=", "gr1348941")
 _SHORT = re.compile(r"A(?:KC|KIA|SIA|BIA|CCA|3T|P[0-9A-F])[a-zA-Z0-9]{8}")
@@ -74,12 +78,14 @@ _KEY_BLOCK = re.compile(
 
 
 def may_match(text: str, lower: str) -> bool:
-    """Whether any detector can find anything: False is a proof that none does. `lower` is the text in lower case."""
+    """Whether any detector can find anything: False is a proof that none does. `lower` is the text `plain.folded`."""
     for word in _WORDS:
         if word in lower:
             return True
     if "://" in text and "@" in text:
         return True
+    if text.isascii():
+        return _LONG_RUN in text.encode().translate(_SHAPE) or _SHORT.search(text) is not None
     return _SHORT.search(text) is not None or _LONG.search(text) is not None
 
 
@@ -182,5 +188,5 @@ def _key_block(stretch: str) -> tuple[int, int]:
 
 def names(label: str) -> bool:
     """Whether a value of that name may be a secret by its name alone."""
-    lower = label.lower()
+    lower = plain.folded(label)
     return any(word in lower for word in _NAMES)
