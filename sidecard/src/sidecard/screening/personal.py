@@ -121,7 +121,7 @@ def may_match(text: str, lower: str) -> bool:
     """Whether any recogniser can find anything: False is a proof that none does. `lower` is the text `plain.folded`."""
     if "@" in text and _ADDRESS.search(text):  # most numbers have one among the bytes that they are packed in
         return True
-    signs = "::" in text or text.count(".") > 1 or max(map(text.count, ":-")) >= _FEWEST_SIGNS
+    signs = "::" in text or text.count(".") > 1 or text.count(":") >= _FEWEST_SIGNS or text.count("-") >= _FEWEST_SIGNS
     if signs and _SIGNS.search(text):
         return True
     if text.isascii():
