@@ -94,7 +94,10 @@ async def test_each_way_of_being_known_can_be_revoked_alone(tmp_path, mark):
 
 @pytest.mark.parametrize("mark", ["caller:anna", "client:desktop", "client:planner", "token:t-1"])
 async def test_tokens_can_be_revoked_by_whose_they_are_or_one_by_one(mark):
-    """The person or client that has a token, the program that got it, who exchanged it, and its own id (jti)."""
+    """The person or client that has a token, the program that got it, who exchanged it, and its own id (jti).
+
+    Also when the token was verified before and is remembered: that saves its signature, and nothing else.
+    """
     issuer = FakeIssuer()
     file = CallersFile.model_validate(
         {
@@ -115,8 +118,10 @@ async def test_tokens_can_be_revoked_by_whose_they_are_or_one_by_one(mark):
         return [caller and caller.name for caller in [await known.identify(one) for one in claims]]
 
     assert await let_in() == ["anna", "bert"]
+    assert len(tokens._verified) == 2
     denied.become([mark])
     assert await let_in() == [None, "bert"]
+    assert len(tokens._verified) == 2
     denied.become([])
     assert await let_in() == ["anna", "bert"]
     await tokens.aclose()

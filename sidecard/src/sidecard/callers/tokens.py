@@ -56,7 +56,12 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """A token that was verified: so that the next call with it costs no signature."""
+    """A token that was verified: so that the next call with it costs no signature.
+
+    Who is revoked is asked at every call all the same (see `Callers.identify`). A key that its issuer has withdrawn
+    counts for FRESH_SECONDS after it was last fetched, and until the first call after that has had the keys fetched
+    again: about a minute where calls come; while the issuer can't be reached, STALE_SECONDS at most, an hour.
+    """
 
     token: Token
     expires: float
