@@ -16,7 +16,12 @@ CALLERS = {
         "api_key": True,
         "token": {"issuer": "company", "subject": "7"},
         "grants": {"shop": ["look", "buy", "approve"]},
-    }
+    },
+    "office": {
+        "speaks_for_others": True,
+        "token": {"issuer": "company", "client": "office"},
+        "grants": {"shop": ["look", "buy", "approve"]},
+    },
 }
 
 
@@ -36,6 +41,12 @@ async def buy(text: str, task: Task) -> str:
 async def order(text: str, task: Task) -> str:
     """Order, when approved."""
     return (await task.ask("May I?", scope="approve")).text
+
+
+@agent.skill(scope="look", idempotent=False)
+async def rights(text: str, task: Task) -> str:
+    """Tell what whoever started it may do."""
+    return " ".join(sorted(task.caller.scopes))
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +80,16 @@ async def test_a_token_starts_what_its_scopes_say(shop, issuer):
         assert (await http.post("/rest/message:send", json=message("cat", "buy"))).status_code == 403
 
 
+async def test_what_a_token_started_may_do_what_its_scopes_say(shop, issuer):
+    """While it runs, though its owner holds more; who comes with all has all, by token or by key."""
+    told = {"look": "look", "look buy approve": "approve buy look"}
+    for scopes, may in told.items():
+        async with rest(shop, issuer.token("7", scopes)) as http:
+            task = (await http.post("/rest/message:send", json=message(scopes, "rights"))).json()["task"]
+        assert task["artifacts"][0]["parts"][0]["text"] == may
+    assert (await shop.send("boss", "all", skill="rights")).artifacts[0].parts[0].text == "approve buy look"
+
+
 @pytest.mark.parametrize(("skill", "right"), [("buy", "buy"), ("order", "approve")])
 async def test_a_token_answers_what_its_scopes_say(shop, issuer, skill, right):
     """A question that needs a right, and the owner's own task: both by a token that has been given it."""
@@ -98,7 +119,27 @@ async def test_whoever_a_token_names_owns_its_tasks(shop, issuer):
 async def test_the_extended_card_is_of_what_the_token_may_do(shop, issuer):
     """Over gRPC, where a token comes as metadata."""
     async with grpc.aio.insecure_channel(shop.grpc_target) as channel:
-        for scope, skills in (("look", {"look", "order"}), ("look buy", {"look", "order", "buy"})):
+        for scope, skills in (("look", {"look", "order", "rights"}), ("look buy", {"look", "order", "rights", "buy"})):
             metadata = [("a2a-version", "1.0"), ("authorization", f"Bearer {issuer.token('7', scope)}")]
             card = await A2AServiceStub(channel).GetExtendedAgentCard(GetExtendedAgentCardRequest(), metadata=metadata)
             assert {skill.id for skill in card.skills} == skills
+
+
+@pytest.mark.parametrize(("begun", "answered"), [(0, 0), (0, 1), (1, 0), (1, 1)])
+async def test_a_token_answers_for_others_what_its_scopes_say(shop, issuer, begun, answered):
+    """Whoever speaks for somebody brings no more of their rights than its token gives, nor than the one it began by.
+
+    Where both give enough, what is left to be wanted is a proof that it was said.
+    """
+    scopes = ("look", "look approve")
+    tokens = [issuer.token("office", scopes[which], client_id="office") for which in (begun, answered)]
+    order = message(f"{begun}{answered}", "order")
+    order["message"]["metadata"][URI]["subject"] = "boss"
+    async with rest(shop, tokens[0]) as http:
+        task = (await http.post("/rest/message:send", json=order)).json()["task"]
+    yes = message("yes", task=task["id"])
+    yes["message"]["metadata"] = {URI: {"subject": "boss"}}
+    async with rest(shop, tokens[1]) as http:
+        refused = await http.post("/rest/message:send", json=yes)
+    assert refused.status_code == 403
+    assert ("it is not proven" if begun and answered else "the right approve") in refused.text

@@ -1,11 +1,15 @@
 """How many skills run at once, and whose."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from a2a.types import TaskState
 
+from sidecard import Agent, Task
+from sidecard.callers import Caller
 from sidecard.refusals import TooManyRequests
+from sidecard.tasks import rights
 from sidecard.tasks import run as run_module
 from sidecard.tasks import runner as runner_module
 from sidecard.tasks.state import ALONE
@@ -168,3 +172,67 @@ async def test_a_task_that_is_to_run_alone_waits_for_nobody():
             await live.stored()
             engine._move_on(live)
             await until(lambda: shop.runs == 2)
+
+
+NARROW = frozenset({"look"})
+
+
+def office():
+    """An agent whose skill tells what its caller may do: before it has waited for an answer, and after."""
+    agent = Agent(name="office", version="1", description="Tells rights.", publisher="Tests")
+
+    @agent.skill(scope="look", idempotent=False)
+    async def rights(text: str, task: Task) -> str:
+        """Tell."""
+        before = task.caller.scopes
+        await task.ask("Go on?")
+        return f"{' '.join(sorted(before))} / {' '.join(sorted(task.caller.scopes))}"
+
+    @agent.skill(scope="spend", idempotent=False)
+    async def spend(text: str, task: Task) -> str:
+        """Spend."""
+        return "spent"
+
+    return agent
+
+
+async def told_rights(came):
+    """What the skill says that its caller may do, also in another process; and what the first entry says of it."""
+    agent, store = office(), MemoryStore()
+    async with started(agent, store) as engine:
+        task_id = await engine.create(came, "", agent.skills["rights"], message("?", "m"))
+        await settled(engine, task_id)
+    async with started(agent, store) as engine:
+        async with engine.borrow(task_id) as live:
+            recorded = live.meta.get("scopes")
+            await engine.answer(live, came, message("yes", "n", task_id=task_id))
+        return (await settled(engine, task_id)).artifacts[-1].parts[0].text, recorded
+
+
+async def test_what_a_token_started_has_no_more_than_the_token_gave():
+    """However much its owner holds; in every process that goes on with it."""
+    ada = replace(caller(office()), scopes=NARROW, narrowed=True)
+    assert await told_rights(ada) == ("look / look", "look")
+
+
+async def test_without_the_record_it_would_have_all(monkeypatch):
+    """What the test above is worth: the owner's grants are asked, and nothing else."""
+    monkeypatch.setattr(
+        runner_module, "owner_of", lambda meta, scopes_of: Caller(meta["owner"], "", scopes_of(meta["owner"]))
+    )
+    ada = replace(caller(office()), scopes=NARROW, narrowed=True)
+    assert await told_rights(ada) == ("look spend / look spend", "look")
+
+
+async def test_who_came_with_all_is_asked_what_is_held_today():
+    """Nothing is stored of it, as in logs from before."""
+    assert await told_rights(caller(office())) == ("look spend / look spend", None)
+
+
+async def test_what_is_withdrawn_since_is_no_part_of_what_a_token_gave():
+    """Not more than is granted now, either."""
+    agent = office()
+    meta = {"owner": "ada", "subject": "ada", "scopes": "look spend"}
+    assert rights.owner_of(meta, lambda _: NARROW).scopes == NARROW
+    assert rights.owner_of(meta, lambda _: agent.scopes).scopes == agent.scopes
+    assert rights.owner_of(meta | {"scopes": ""}, lambda _: agent.scopes).scopes == frozenset()

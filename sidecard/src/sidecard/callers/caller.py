@@ -14,7 +14,8 @@ class Caller:
 
     `identity` is how it was proven, for the audit: `sidecar:desk`, `key:manager`, `token:company#ada`; "" for a caller
     that is not here now, while its task goes on. `actor` uses somebody's token, exchanged for that (RFC 8693), or "".
-    `marks` are all the ways in which it can be revoked, see `denied`.
+    `marks` are all the ways in which it can be revoked, see `denied`. `narrowed` says that its token gives it less
+    than it holds, so that `scopes` are not what `Callers.scopes_of` says.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Caller:
     identity: str = ""
     actor: str = ""
     marks: tuple[str, ...] = field(default=(), compare=False)
+    narrowed: bool = False
 
     def may_use(self, tenant: str) -> bool:
         """Whether it may work in this tenant; "" is the default one."""

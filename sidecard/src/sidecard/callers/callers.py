@@ -148,7 +148,7 @@ class Callers:
         scopes = caller.scopes & token.scopes
         if not scopes:
             raise Forbidden(f"The token gives no right that is held here: ask for {' '.join(sorted(caller.scopes))}")
-        return replace(caller, scopes=scopes, actor=token.actor)
+        return replace(caller, scopes=scopes, actor=token.actor, narrowed=scopes != caller.scopes)
 
     def _name(self, token: Token) -> str:
         """A client for itself is never taken for a person, though their names in tokens may be the same."""

@@ -336,6 +336,8 @@ class Engine:
             "tenant": tenant,
             "trace": current_traceparent(),
         }
+        if caller.narrowed:
+            meta["scopes"] = " ".join(sorted(caller.scopes))
         message.task_id, message.context_id = task_id, meta["context"]
         live = self._lives.begin(meta)
         live.append(

@@ -15,7 +15,8 @@ _NONCES = random.Random()  # noqa: S311 -- seeded by the system; nonces differ a
 Record = list[Any]
 """A list whose first item is its kind:
 
-["new", {task, context, skill, version, owner, subject, tenant, trace}]   first record of entry 1
+["new", {task, context, skill, version, owner, subject, tenant, trace}]   first record of entry 1; and scopes, by
+                                                     blanks, where its caller came with less than it held
 ["message", message_id, digest, by, A2A Message]     a message somebody sent; answers the open question, if any
 ["grant", message_id, digest, by, A2A Message, at_ms] the same, as an authority is granted or refused by
 ["status", at_ms, TaskState, A2A Message | b"", branch, number]

@@ -1,6 +1,6 @@
 """Who asks, in which tenant, and what of a task is theirs to see, to answer and to change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from a2a.server.context import ServerCallContext
@@ -43,6 +43,19 @@ def caller_of(context: ServerCallContext, tenant: str) -> Caller:
     if not caller.may_use(tenant):
         raise Forbidden(f"{caller.name} may not work in this tenant")
     return caller
+
+
+def owner_of(meta: Mapping[str, str], scopes_of: Callable[[str], frozenset[str]]) -> Caller:
+    """A task's owner while its skill runs: with no more than it came with, of what it holds by now.
+
+    The record of a task says what its token gave where that was less than the owner held (RFC 6749 §3.3).
+    """
+    scopes = _as_begun(meta, scopes_of(meta["owner"]))
+    return Caller(name=meta["owner"], subject=meta["subject"], scopes=scopes, narrowed="scopes" in meta)
+
+
+def _as_begun(meta: Mapping[str, str], scopes: frozenset[str]) -> frozenset[str]:
+    return scopes & frozenset(meta["scopes"].split()) if "scopes" in meta else scopes
 
 
 def may_see(folded: FoldedTask, caller: Caller, tenant: str, *, owner_only: bool = False) -> bool:
@@ -107,6 +120,10 @@ def check_may_answer(
     elsewhere = proven and asked.signed and origin_of(asked.signed).question != question.id
     # A caller for itself has the rights that it came with, which a token may narrow; another's are looked up.
     held = caller.scopes if caller.subject == caller.name else scopes_of(caller.subject)
+    if caller.subject != caller.name and caller.narrowed:  # no token says more for another than its own scopes
+        held &= caller.scopes
+    if caller.subject != caller.name == live.meta["owner"]:
+        held = _as_begun(live.meta, held)
     # Who asks checks the right: an agent that only passes the question on need not know the person.
     if asked.scope and not elsewhere and asked.scope not in held:
         raise Forbidden(f"this question needs somebody with the right {asked.scope}; {caller.subject} does not hold it")

@@ -9,7 +9,6 @@ from a2a.types import Message, TaskState
 from pydantic import BaseModel, ValidationError
 
 from sidecard.agent import Agent, Skill
-from sidecard.callers import Caller
 from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
 from sidecard.extension import Ended
 from sidecard.refusals import TooManyRequests
@@ -20,6 +19,7 @@ from sidecard.tasks import binding
 from sidecard.tasks.context import Rejected, Task
 from sidecard.tasks.entry import Record
 from sidecard.tasks.live import Live, TaskEnded
+from sidecard.tasks.rights import owner_of
 from sidecard.tasks.run import OutcomeUnknown, Run, StepMismatch, Watcher
 from sidecard.tasks.state import ALONE
 from sidecard.tasks.turns import Limits, Turns
@@ -149,8 +149,7 @@ class Runner:
             await self.end(live, TaskState.TASK_STATE_FAILED, reason, repeatable=repeatable)
 
     async def _skill(self, live: Live, run: Run, skill: Skill, message: Message) -> None:
-        owner, subject = live.meta["owner"], live.meta["subject"]
-        task = Task(run, Caller(name=owner, subject=subject, scopes=self._scopes_of(owner)), self._vouching)
+        task = Task(run, owner_of(live.meta, self._scopes_of), self._vouching)
         if live.state == TaskState.TASK_STATE_SUBMITTED:
             run.append(live.status(TaskState.TASK_STATE_WORKING))
         result = await skill.function(await _bind(task, skill, message), task)
