@@ -1,9 +1,10 @@
 # The travel and expense desk. `make demo` first; everything else is for playing and working with it.
-.PHONY: demo up down restart test test-long check bench chaos setup runtime foreign bootstrap sentry
+.PHONY: demo tour up down restart test test-long check bench chaos setup runtime foreign bootstrap sentry
 PYTHON ?= python3
 SIDECARD = .venv/bin/sidecard
 
 demo: setup ; @.venv/bin/python -m demo
+tour: runtime foreign ; @.venv/bin/python -m tour
 up: setup ; @$(SIDECARD) up
 down: setup ; @$(SIDECARD) down
 restart: setup ; @$(SIDECARD) restart $(or $(agent),$(error which one? make restart agent=flights))

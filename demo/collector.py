@@ -4,6 +4,7 @@ Speaks OTLP/HTTP with protobuf, on one URL for the Python apps and for daprd, fr
 (`Collector.environment`).
 """
 
+import sys
 import threading
 import zlib
 from collections import defaultdict, deque
@@ -122,6 +123,11 @@ class Collector:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     collector: Collector
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a sender that was stopped; all else is a defect."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -73,15 +73,23 @@ async def fetch_enrolled(
 
 
 def demands_of(card: AgentCard) -> list[list[Demand]]:
-    """What a card demands of its callers: any one of these, each with all that it needs. A2A 1.0 §4.5."""
+    """What a card demands of its callers: any one of these, each with all that it needs. A2A 1.0 §4.5.
+
+    A card that demands nothing as a whole may still do so for its skills (§4.4.5): then it is all of theirs.
+    """
+    of_skills = (requirement for skill in card.skills for requirement in skill.security_requirements)
+    found = []
+    for requirement in card.security_requirements or of_skills:
+        if requirement not in found:
+            found.append(requirement)
     return [
         [
             _demand(name, card.security_schemes[name], list(scopes.list))
             for name, scopes in sorted(requirement.schemes.items())
             if name in card.security_schemes
         ]
-        for requirement in card.security_requirements
-    ][:MOST_DEMANDS]
+        for requirement in found[:MOST_DEMANDS]
+    ]
 
 
 def _origins(card: AgentCard) -> set[Origin]:
