@@ -43,6 +43,7 @@ def left(place):
     return [p for p in alive if p.status() != psutil.STATUS_ZOMBIE], list(Path(place["TMPDIR"]).iterdir())
 
 
+@pytest.mark.timeout(240)  # a minute and a half on a busy machine
 def test_the_tour_proves_all_five_and_leaves_nothing(place):
     """Each proof's key words; then no process and no file."""
     toured = subprocess.run(
