@@ -49,7 +49,6 @@ from sidecard.revocations import Hearing, Revocations
 from sidecard.screening.choice import screen_of
 from sidecard.screening.finding import ScreenUnavailable
 from sidecard.screening.guard import Guard
-from sidecard.screening.screen import Screen
 from sidecard.screening.vault import Vault
 from sidecard.security_schemes import ways_in
 from sidecard.settings import Settings
@@ -212,7 +211,7 @@ class Service:
         guard = None
         if screen is not None:
             stack.push_async_callback(screen.close)
-            await self._screen_ready(screen)
+            await self._patiently(screen.start, "screen")
             guard = Guard(self.agent, screen, Vault(name, task_id_key, former_keys))
         topic = None
         if self._topic is not None:
@@ -289,21 +288,13 @@ class Service:
                     reminder += SIDECAR_REMINDER_SECONDS
                 await asyncio.sleep(SIDECAR_RETRY_SECONDS)
 
-    async def _screen_ready(self, screen: Screen) -> None:
-        """Wait for what inspects messages: without it this agent takes none."""
-        while True:
-            try:
-                return await screen.start()
-            except ScreenUnavailable as error:
-                log.warning("%s waits for its screen: %s", self.agent.name, error)
-                await asyncio.sleep(STORE_RETRY_SECONDS)
-
-    async def _patiently(self, begin: Callable[[], Awaitable[None]]) -> None:
+    async def _patiently(self, begin: Callable[[], Awaitable[None]], what: str = "state store") -> None:
+        """Begin with what this agent takes no message without, waiting for it if need be."""
         while True:
             try:
                 await begin()
-            except StoreUnavailable as error:
-                log.warning("%s waits for its state store: %s", self.agent.name, error)
+            except (StoreUnavailable, ScreenUnavailable) as error:
+                log.warning("%s waits for its %s: %s", self.agent.name, what, error)
                 await asyncio.sleep(STORE_RETRY_SECONDS)
             else:
                 return
