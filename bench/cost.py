@@ -63,7 +63,7 @@ async def _count(text: str, tasks: int) -> tuple[float, float]:
             message = Message(message_id=f"m{number}", role=Role.ROLE_USER, parts=[Part(text="hello")])
             if number >= WARM_UP:
                 message.parts[0].text = text
-            task_id = await engine.create(CALLER, "", made.skills["say"], message)
+            task_id = await engine.intake.create(CALLER, "", made.skills["say"], message)
             async with engine.borrow(task_id) as live:
                 if live is None:
                     raise RuntimeError("the task is gone")

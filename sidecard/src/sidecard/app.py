@@ -14,6 +14,7 @@ from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.server.routes import create_rest_routes
 from a2a.types import AgentCard
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -69,6 +70,8 @@ SIDECAR_RETRY_SECONDS = 0.2
 SIDECAR_REMINDER_SECONDS = 5.0
 STORE_RETRY_SECONDS = 1.0
 ISSUER_RETRY_SECONDS = 10.0
+OURS_ALONE: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+"""FastAPI's own telemetry, which would make a second span for each request; see telemetry.py."""
 COLLECT_AFTER = 50_000
 """Objects more than before, after which Python looks for garbage in cycles."""
 STARTING = "This agent is starting: its sidecar is not up yet; try again in a second"
@@ -317,7 +320,7 @@ def create_app(agent: Agent, settings: Settings, telemetry: Telemetry | None = N
     """The agent as an ASGI app: its card, its probes, JSON-RPC at /a2a and HTTP+JSON under /rest."""
     telemetry = telemetry or configure(agent.name, otlp_endpoint=settings.otlp_endpoint)
     service = Service(agent, settings, telemetry)
-    app = FastAPI(lifespan=service.lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(lifespan=service.lifespan, docs_url=None, redoc_url=None, openapi_url=None, telemetry=OURS_ALONE)
     app.state.service = service
     app.router.routes.extend([Route("/healthz", _alive), Route("/readyz", _ready)])
     serve_on(

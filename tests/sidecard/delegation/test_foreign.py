@@ -445,7 +445,7 @@ async def test_a_task_that_delegates_outside_goes_on_after_a_restart_without_ask
     bench.stranger.gate.clear()
     async with started(agent, store, bench.mesh()) as engine:
         sent = message(data={"text": "A to B"})
-        task_id = await engine.create(caller(agent), "", agent.skills["run"], sent)
+        task_id = await engine.intake.create(caller(agent), "", agent.skills["run"], sent)
         await bench.until(lambda: bench.stranger.messages)
         async with engine.borrow(task_id) as live:
             await bench.until(lambda: live.folded.children)
@@ -460,10 +460,10 @@ async def test_what_a_foreign_agent_asks_climbs(bench):
     """And the answer continues its task."""
     agent = shop()
     async with started(agent, MemoryStore(), bench.mesh()) as engine:
-        task_id = await engine.create(caller(agent), "", agent.skills["run"], message(data={"text": "ask"}))
+        task_id = await engine.intake.create(caller(agent), "", agent.skills["run"], message(data={"text": "ask"}))
         assert text_of((await settled(engine, task_id)).status.message) == "Which class?"
         async with engine.borrow(task_id) as live:
-            await engine.answer(live, caller(agent), message("second", "a1", task_id=task_id))
+            await engine.intake.answer(live, caller(agent), message("second", "a1", task_id=task_id))
         assert (await settled(engine, task_id)).artifacts[0].parts[0].text == "did second"
 
 

@@ -695,7 +695,7 @@ def shop():
 
 async def begin(engine, skill, **fields):
     sent = message(data={"skill": skill, **fields})
-    return await engine.create(caller(engine.agent), "", engine.agent.skills["run"], sent)
+    return await engine.intake.create(caller(engine.agent), "", engine.agent.skills["run"], sent)
 
 
 async def settled(engine, task_id):
@@ -723,7 +723,7 @@ async def test_a_task_and_its_step_make_the_message_id(bench):
     assert first == second
     assert bench.mill.ground == ["rye"]
     async with started(agent, MemoryStore(), bench.mesh) as engine:
-        other = await engine.create(
+        other = await engine.intake.create(
             caller(agent), "", agent.skills["run"], message(message_id="m2", data={"skill": "grind"})
         )
         await settled(engine, other)
@@ -755,7 +755,7 @@ async def test_questions_climb_and_answers_go_down_to_the_same_task(bench):
     async with started(agent, store, bench.mesh) as engine:
         for number, (text, asked) in enumerate([("fine", "f, really?"), ("yes", "")]):
             async with engine.borrow(task_id) as live:
-                await engine.answer(live, caller(agent, "boss"), message(text, f"a{number}", task_id=task_id))
+                await engine.intake.answer(live, caller(agent, "boss"), message(text, f"a{number}", task_id=task_id))
             task = await settled(engine, task_id)
             assert text_of(task.status.message) == asked
         assert said(task) == "f by boss, yes"

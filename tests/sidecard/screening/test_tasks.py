@@ -66,11 +66,11 @@ class Office:
             sent = message("", message_id, data=None)
             sent.parts.extend(parts)
             (skill,) = self.agent.skills.values()
-            task_id = await engine.create(caller(self.agent), "", skill, sent)
+            task_id = await engine.intake.create(caller(self.agent), "", skill, sent)
             async with engine.borrow(task_id) as live:
                 await live.settled()
                 for number, answer in enumerate(answers):
-                    await engine.answer(live, caller(self.agent), message(answer, f"a{number}", task_id=task_id))
+                    await engine.intake.answer(live, caller(self.agent), message(answer, f"a{number}", task_id=task_id))
                     await live.settled()
                 return live.folded
 

@@ -123,7 +123,7 @@ class Shop:
 async def send(engine: Engine, shop: Shop, skill: str, message_id: str = "m1", *, data=None, text: str = ""):
     data = {"what": "hat"} if data is None and not text else data
     sent = message(text, message_id, data=data)
-    return await engine.create(caller(shop.agent), "", shop.skill(skill), sent)
+    return await engine.intake.create(caller(shop.agent), "", shop.skill(skill), sent)
 
 
 async def settled(engine: Engine, task_id: str):
@@ -134,7 +134,7 @@ async def settled(engine: Engine, task_id: str):
 
 async def answer(engine: Engine, shop: Shop, task_id: str, text: str, message_id: str = "a1"):
     async with engine.borrow(task_id) as live:
-        await engine.answer(live, caller(shop.agent), message(text, message_id, task_id=task_id))
+        await engine.intake.answer(live, caller(shop.agent), message(text, message_id, task_id=task_id))
 
 
 def said(task) -> str:

@@ -43,7 +43,7 @@ async def test_the_outcome_of_a_delegation_is_stored_with_the_beginning_of_the_n
     agents = FakeAgents({"ours": [ended(f"t{n}", str(n)) for n in range(5)]})
     async with started(made, store, agents) as engine:
         before = store.writes
-        task_id = await engine.create(caller(made), "", made.skills["run"], message("hello"))
+        task_id = await engine.intake.create(caller(made), "", made.skills["run"], message("hello"))
         task = await settled(engine, task_id)
         assert task.artifacts[0].parts[0].text == "0 1 2 3 4"
         assert store.writes - before == 6
@@ -88,7 +88,9 @@ async def test_what_the_audit_costs_at_the_store():
             for n in range(100):
                 act = Act("SendMessage", caller=by, identity=f"key:{by}", subject=by, right="scope look")
                 sent = message(message_id=f"{by}-{n}", data={"what": "hat"})
-                task_id = await engine.create(caller(shop.agent), "", shop.skill("look"), sent, act=act if by else None)
+                task_id = await engine.intake.create(
+                    caller(shop.agent), "", shop.skill("look"), sent, act=act if by else None
+                )
                 await settled(engine, task_id)
             assert store.reads == reads
             return store.writes - writes, store.bytes - written

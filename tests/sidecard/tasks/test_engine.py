@@ -13,7 +13,8 @@ from sidecard import Task
 from sidecard.errors import AgentUnavailable, ConfigurationError
 from sidecard.tasks import follower
 from sidecard.tasks.context import StepFailed
-from sidecard.tasks.engine import DifferentMessage, Engine
+from sidecard.tasks.engine import Engine
+from sidecard.tasks.identity import DifferentMessage
 from sidecard.tasks.live import TaskEnded
 from sidecard.testing import FakeAgents, MemoryStore, caller, ended, started
 from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, said, send, settled, ticks, until

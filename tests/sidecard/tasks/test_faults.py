@@ -131,7 +131,7 @@ class Job:
     async def send_with_webhook(self, engine: Engine) -> str:
         sent = message("", "m1", data={"what": "hat", "count": 3})
         hook = TaskPushNotificationConfig(id="w", url="https://example.org/")
-        return await engine.create(caller(self.shop.agent), "", self.shop.skill("talk"), sent, hook)
+        return await engine.intake.create(caller(self.shop.agent), "", self.shop.skill("talk"), sent, hook)
 
     async def process(self, at: int, fault: str) -> int:
         """One process from start to its death, or to the task's end; returns how many operations it took."""

@@ -605,7 +605,7 @@ async def test_a_message_whose_task_has_expired_has_nothing_to_withdraw(desk, bi
     async def expired(*_, **__):
         raise TaskExpired("it has expired")
 
-    monkeypatch.setattr(desk.engine, "create", expired)
+    monkeypatch.setattr(desk.engine.intake, "create", expired)
     client = desk.client(binding, "ada")
     with refused(TaskNotFoundError, ""):
         await withdraw(client, "look")

@@ -8,8 +8,8 @@ from a2a.types import Role
 
 from sidecard.errors import ConfigurationError
 from sidecard.extension import Sent
-from sidecard.tasks.engine import DifferentMessage, Engine
-from sidecard.tasks.identity import KEY, TaskIds, digest_of
+from sidecard.tasks.engine import Engine
+from sidecard.tasks.identity import KEY, DifferentMessage, TaskIds, digest_of
 from sidecard.tasks.retention import Keep, Retention
 from sidecard.tasks.tombstone import TaskExpired
 from sidecard.testing import FakeAgents, MemoryStore, message

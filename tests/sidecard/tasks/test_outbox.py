@@ -31,7 +31,7 @@ def webhook(config_id="w", url=URL, **fields):
 async def begin(engine, shop, skill, message_id="m1", *, hook=None, data=None):
     """Send a first message that comes with a webhook."""
     sent = message("", message_id, data=data or {"what": "hat"})
-    return await engine.create(caller(shop.agent), "", shop.skill(skill), sent, hook or webhook())
+    return await engine.intake.create(caller(shop.agent), "", shop.skill(skill), sent, hook or webhook())
 
 
 async def append(engine, task_id, *records):
@@ -220,7 +220,7 @@ async def test_one_owners_receivers_hold_up_no_other_owner():
             webhooks.hold[url] = asyncio.Event()
             await begin(engine, shop, "look", f"slow{n}", hook=webhook(url=url))
         sent = message("", "m1", data={"what": "hat"})
-        await engine.create(caller(shop.agent, "bob"), "", shop.skill("look"), sent, webhook())
+        await engine.intake.create(caller(shop.agent, "bob"), "", shop.skill("look"), sent, webhook())
         await until(lambda: told(webhooks)[-1:] == ["COMPLETED"])
 
 

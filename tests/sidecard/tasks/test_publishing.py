@@ -238,7 +238,7 @@ async def test_webhooks_that_hang_hold_up_no_topic():
             url = f"https://slow{n}.example/"
             webhooks.hold[url] = asyncio.Event()
             sent = message("", f"m{n}", data={"what": "hat"})
-            await engine.create(caller(shop.agent, f"owner {n}"), "", shop.skill("look"), sent, webhook(url=url))
+            await engine.intake.create(caller(shop.agent, f"owner {n}"), "", shop.skill("look"), sent, webhook(url=url))
         await until(lambda: len(webhooks.attempts) == AT_ONCE["all"])
         await settled(engine, await send(engine, shop, "look", "plain"))
         await until(lambda: heard(topic).count("COMPLETED") == AT_ONCE["all"] + 1)

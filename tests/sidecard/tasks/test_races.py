@@ -11,10 +11,11 @@ from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
 from sidecard.tasks import live as live_module
 from sidecard.tasks import run as run_module
 from sidecard.tasks.entry import Entry, log_key
+from sidecard.tasks.identity import TaskIds
 from sidecard.tasks.live import TaskEnded
 from sidecard.tasks.loading import load
 from sidecard.tasks.states import INTERRUPTED, TERMINAL
-from sidecard.testing import FakeAgents, MemoryStore, caller, ended, started
+from sidecard.testing import KEY, FakeAgents, MemoryStore, caller, ended, started
 from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, said, send, settled, ticks, until
 from tests.sidecard.tasks.test_faults import KINDS, Job, records
 
@@ -36,7 +37,7 @@ async def test_a_client_that_goes_away_stops_nothing(kind):
                 await driving
             job.shop.gate.set()
             await idle(engine)
-            task_id = engine.task_id("", "ada", "m1")
+            task_id = TaskIds(job.shop.agent.name, KEY).of("", "ada", "m1")
             folded = await load(store, task_id)
             assert folded is None or folded.state in RESTING, count
             if kind != "cancel":

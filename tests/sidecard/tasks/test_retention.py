@@ -9,8 +9,9 @@ from a2a.types import ListTasksRequest, TaskPushNotificationConfig, TaskState
 
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks import replicas, retention
-from sidecard.tasks.engine import DifferentMessage, Engine, system_clock
+from sidecard.tasks.engine import Engine, system_clock
 from sidecard.tasks.entry import Entry, log_key
+from sidecard.tasks.identity import DifferentMessage
 from sidecard.tasks.index import PAGE, Line, OwnerList, Trim
 from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.loading import load
@@ -106,7 +107,7 @@ async def test_a_task_expires_a_while_after_its_end_and_everything_of_it_goes(ho
     engine = await house.start()
     hook = TaskPushNotificationConfig(id="w", url="https://example.org/")
     sent = message("", "m1", data={"what": "hat", "count": 3})
-    task_id = await engine.create(caller(house.shop.agent), "", house.shop.skill("talk"), sent, hook)
+    task_id = await engine.intake.create(caller(house.shop.agent), "", house.shop.skill("talk"), sent, hook)
     await settled(engine, task_id)
     await until(lambda: not engine.journal.slot.outbox.all)
     await idle(engine)

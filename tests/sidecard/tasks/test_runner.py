@@ -20,7 +20,7 @@ S = TaskState
 
 
 async def begin(engine, shop, skill, message_id, tenant):
-    return await engine.create(
+    return await engine.intake.create(
         caller(shop.agent), tenant, shop.skill(skill), message("", message_id, data={"what": "hat"})
     )
 
@@ -50,7 +50,7 @@ async def test_one_caller_can_not_crowd_out_another_in_its_tenant():
         await ticks(50)
         assert shop.runs == 2
         sent = message("", "m", data={"what": "hat"})
-        other = await engine.create(caller(shop.agent, "bob"), "", shop.skill("buy"), sent)
+        other = await engine.intake.create(caller(shop.agent, "bob"), "", shop.skill("buy"), sent)
         assert said(await settled(engine, other)) == "paid"
         shop.gate.set()
         for task_id in crowd:
@@ -200,12 +200,12 @@ async def told_rights(came):
     """What the skill says that its caller may do, also in another process; and what the first entry says of it."""
     agent, store = office(), MemoryStore()
     async with started(agent, store) as engine:
-        task_id = await engine.create(came, "", agent.skills["rights"], message("?", "m"))
+        task_id = await engine.intake.create(came, "", agent.skills["rights"], message("?", "m"))
         await settled(engine, task_id)
     async with started(agent, store) as engine:
         async with engine.borrow(task_id) as live:
             recorded = live.meta.get("scopes")
-            await engine.answer(live, came, message("yes", "n", task_id=task_id))
+            await engine.intake.answer(live, came, message("yes", "n", task_id=task_id))
         return (await settled(engine, task_id)).artifacts[-1].parts[0].text, recorded
 
 

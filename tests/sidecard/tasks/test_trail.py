@@ -26,7 +26,7 @@ async def does(engine, shop, message_id, *, by="ada"):
     """A message that somebody sends, and its record."""
     sent = message(message_id=message_id, data={"what": "hat"})
     act = Act("SendMessage", caller=by)
-    await engine.create(caller(shop.agent, by), "", shop.skill("look"), sent, act=act)
+    await engine.intake.create(caller(shop.agent, by), "", shop.skill("look"), sent, act=act)
     return act
 
 

@@ -137,7 +137,7 @@ class DurableRequestHandler(RequestHandler):
                 skill = choose(engine.agent.skills, caller, sent, message)
                 act.skill, act.right = skill.id, f"scope {skill.scope}"
                 try:
-                    task_id = await engine.create(
+                    task_id = await engine.intake.create(
                         caller, tenant, skill, message, webhook, withdrawn=sent.withdraw, act=act
                     )
                 except TaskExpired:
@@ -208,7 +208,7 @@ class DurableRequestHandler(RequestHandler):
         # Before the checks that follow, since it may take a while: what they find must still hold when it is stored.
         original = Message()
         original.CopyFrom(message)
-        received = await self._engine().inspect_answer(live, message, sent.grant)
+        received = await self._engine().intake.inspect_answer(live, message, sent.grant)
         if message.message_id not in live.messages:
             if live.ended:
                 raise UnsupportedOperationError(
@@ -223,7 +223,7 @@ class DurableRequestHandler(RequestHandler):
             act.right += check_may_answer(live, caller, sent, original, scopes_of=self._scopes_of, vouching=vouching)
             if webhook is not None:
                 push_configs.check_room(live, webhook)
-        await self._engine().answer(live, caller, message, webhook, sent.grant, received=received, act=act)
+        await self._engine().intake.answer(live, caller, message, webhook, sent.grant, received=received, act=act)
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ class TaskIds:
         return [self._with(key, tenant, owner, message_id) for key in self._former]
 
     def _with(self, key: bytes, *named: str) -> str:
-        return hmac.new(key, msgpack.packb([self._agent, *named]), hashlib.sha256).hexdigest()[:32]
+        return hmac.digest(key, msgpack.packb([self._agent, *named]), "sha256").hex()[:32]
 
     async def check(self, store: StateStore) -> None:
         """See to it that the store's tasks were made with these keys, and note the present one.

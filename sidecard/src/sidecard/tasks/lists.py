@@ -7,6 +7,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sidecard.tasks.index import Line, Owner, OwnerList, Trim
 from sidecard.tasks.store import StateStore
@@ -111,6 +112,7 @@ class Lists:
             self._paged.popitem(last=False)
 
 
+@lru_cache(MOST_LISTS)
 def _name(owner: Owner) -> str:
     return json.dumps(owner)
 
