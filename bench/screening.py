@@ -242,6 +242,15 @@ async def cost(screen: LocalScreen) -> dict[str, float]:
 
         proof = min(timeit.repeat(prove, timer=time.thread_time, number=500, repeat=9))
         figures[f"{name}, to prove clean or not, us"] = round(proof / 500 * 1e6, 1)
+    prose = re.sub(r"\s+", " ", " ".join(topics.values()))
+    others = itertools.count()
+
+    def tell() -> None:
+        for at in range(0, 200_000, 100):
+            screen.clean([f"{prose[at : at + 93]} {next(others)}"])
+
+    best = min(timeit.repeat(tell, timer=time.thread_time, number=1))
+    figures["100 characters of the Python manual, to tell whether they are clean, us"] = round(best / 2000 * 1e6, 1)
     large = [Text("text", "Fly from London to Lisbon on 3 March 2027, please. " * 80_000)]
     began = time.process_time()
     await screen.inspect(large, Direction.IN)

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import random
+import re
 import subprocess
 import sys
 import time
+from pydoc_data.topics import topics
 
 import pytest
 
@@ -101,20 +103,22 @@ def test_ordinary_business_passes(recognisers, text):
 def test_no_text_with_something_in_it_is_proved_clean(recognisers, text, entity):
     """Also amid other text, and packed as data are: with any length before it, which may look like a part of it."""
     for around in ("{}", "a 2027-03-03 {} and so on", "x\n{}\ny"):
-        assert not recognisers.prove_clean(around.format(text))
+        assert not recognisers.is_clean(around.format(text))
+        assert not recognisers.is_clean_packed(around.format(text))
     for length in range(1, 128):
-        assert not recognisers.prove_clean(f"\n\x04note\x12{chr(length)}\x1a{chr(length)}{text}\n\x01b")
+        assert not recognisers.is_clean_packed(f"\n\x04note\x12{chr(length)}\x1a{chr(length)}{text}\n\x01b")
 
 
 def all_that_is_found(recognisers, monkeypatch, text):
-    """What is found when nothing is asked beforehand whether it is worth a look: no gate, hint or word of a rule."""
+    """What is found when nothing is asked beforehand whether it is worth a look: no gate, shape or word of a rule."""
     with monkeypatch.context() as opened:
-        opened.setattr(personal, "may_match", lambda text, lower: True)
-        opened.setattr(secret, "may_match", lambda text, lower: True)
-        opened.setattr(recognisers._injection, "may_match", lambda text: True)
-        matching = recognisers._injection.matching
-        opened.setattr(recognisers._injection, "matching", lambda text: matching(text, all_rules=True))
-        opened.setattr(recognisers, "prove_clean", lambda text: False)
+        for module in (personal, secret):
+            opened.setattr(module, "may_match", lambda look: True)
+            opened.setattr(module._Sort, "may_match", lambda *_: True)
+        opened.setattr(personal, "_may_be_dialled", lambda look: True)
+        every = {rule: rule.points for rule in recognisers._injection.rules}
+        opened.setattr(recognisers._injection, "_worth_a_look", lambda *_, **__: set(every))
+        opened.setattr(recognisers, "is_clean", lambda text: False)
         return entities(recognisers, text)
 
 
@@ -140,33 +144,72 @@ def changed(chance, text):
     return text
 
 
-def test_what_is_proved_clean_is_clean(recognisers, monkeypatch):
-    """For thousands of texts close to those with something in them: nothing finds anything where the proof holds."""
-    chance, proved = random.Random(7), 0
+PROSE = re.sub(r"\s+", " ", " ".join(topics.values()))
+
+
+def corpus():
+    """Thousands of texts close to those with something in them, and what a manual says."""
+    chance = random.Random(7)
     for _ in range(120):
-        for seed in [*FOUND, *CLEAN]:
-            text = changed(chance, seed)
-            if recognisers.prove_clean(text):
-                proved += 1
-                assert all_that_is_found(recognisers, monkeypatch, text) == set(), ascii(text)
-    assert proved > 100
+        yield from (changed(chance, seed) for seed in [*FOUND, *CLEAN])
+    for at in range(0, 200_000, 100):
+        yield changed(chance, PROSE[at : at + 100])
+
+
+def test_no_look_beforehand_changes_what_is_found(recognisers, monkeypatch):
+    """Whatever is left out because of a text's shape, words or look: everything that is found is found with it."""
+    clean = 0
+    for text in corpus():
+        found = all_that_is_found(recognisers, monkeypatch, text)
+        assert entities(recognisers, text) == found, ascii(text)
+        assert recognisers.is_clean(text) == (not found), ascii(text)
+        assert not (found and recognisers.is_clean_packed(text)), ascii(text)
+        clean += recognisers.is_clean_packed(text)
+    assert clean > 1_000
+
+
+def test_a_look_that_saw_too_little_would_be_noticed(recognisers, monkeypatch):
+    """The corpora have texts for each of the looks: without what it looks for something is missed."""
+    blind = [
+        (personal, "_WHOLE", ()),
+        (personal, "_APART", ()),
+        (personal, "_PHONE_WORDS", ()),
+        (secret, "_WORDS", ()),
+        (recognisers._injection, "_heads", frozenset()),
+        (recognisers._injection, "_by_sign", []),
+    ]
+    for owner, name, nothing in blind:
+        with monkeypatch.context() as blinded:
+            recognisers._clean.clear()
+            blinded.setattr(owner, name, nothing)
+            assert any(not entities(recognisers, text) for text in FOUND), name
+    recognisers._clean.clear()
+
+
+def test_only_short_texts_are_looked_at_while_others_wait(recognisers, monkeypatch):
+    """A long one that looks like something is left to be inspected in a thread."""
+    monkeypatch.setattr(recognisers, "_find", None)
+    assert not recognisers.is_clean("the password " + "x " * local.AT_ONCE)
 
 
 def test_only_what_is_clean_is_remembered(recognisers):
     """And not more than a few thousand short strings."""
     recognisers._clean.clear()
     for number in range(3 * local._REMEMBERED):
-        assert recognisers.prove_clean(f"seat {number}")
-        assert not recognisers.prove_clean(f"ada{number}@example.org")
+        assert recognisers.is_clean(f"seat {number}")
+        assert not recognisers.is_clean(f"ada{number}@example.org")
         assert len(recognisers._clean) <= local._REMEMBERED
-    assert recognisers.prove_clean("x " * 1_000)
+    assert recognisers.is_clean("x " * 1_000)
     assert not any("@" in text or len(text) > local._SHORT for text in recognisers._clean)
 
 
-def test_what_is_ordinary_is_proved_clean_without_a_recogniser(recognisers, monkeypatch):
+def test_what_is_ordinary_is_clean_without_a_recogniser(recognisers, monkeypatch):
     """So a typical message costs no more than the proof."""
-    monkeypatch.setattr(recognisers, "_find", None)
-    assert all(map(recognisers.prove_clean, CLEAN[:3]))
+    sorts = [(sort, hint, None, context) for sort, hint, _, context in recognisers._personal._sorts]
+    monkeypatch.setattr(recognisers._personal, "_sorts", sorts)
+    monkeypatch.setattr(recognisers._secrets, "find", None)
+    recognisers._clean.clear()
+    assert all(map(recognisers.is_clean, CLEAN[:3]))
 
 
 @pytest.mark.parametrize(("text", "entity"), FOUND.items())

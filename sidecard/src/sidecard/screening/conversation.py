@@ -36,9 +36,9 @@ class ConversationScreen:
         await self._beside.start()
         await self._scrubbed("hello")
 
-    def clean(self, texts: Sequence[str]) -> bool:
+    def clean(self, texts: Sequence[str], packed: Sequence[str] = ()) -> bool:
         """See screen.Screen: only the component can tell, but of nothing."""
-        return not any(texts)
+        return not any(texts) and not any(packed)
 
     async def inspect(self, texts: Sequence[Text], direction: Direction) -> list[list[Finding]]:
         """See screen.Screen."""

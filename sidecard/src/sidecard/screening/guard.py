@@ -6,7 +6,7 @@ from typing import Any
 
 from a2a.types import Artifact, Message, Part
 from a2a.types import Task as A2ATask
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 from opentelemetry import trace
 
 from sidecard.agent import Agent
@@ -118,7 +118,7 @@ class Guard:
 
     def _clean(self, content: Content) -> bool:
         gist = _gist(content)
-        return gist is not None and self._screen.clean(gist)
+        return gist is not None and self._screen.clean(*gist)
 
     async def _pass(self, way: _Way, task_id: str, content: Content) -> Outcome:
         spots, opaque = _parted(content)
@@ -188,45 +188,36 @@ class Guard:
                 span.add_event("screened", about | {"kind": one.kind.value, "entity": one.entity, "place": one.place})
 
 
-def _gist(content: Content) -> list[str] | None:
+def _gist(content: Content) -> tuple[list[str], list[str]] | None:
     """All its strings, cheaply: not its ids, which look like anything, nor the commonest media types.
 
-    Those of data stand in protobuf's own bytes: before each are its tag, a control character, and its length, of which
-    one character may be left. None when there is a file that may be no text.
+    The second list has those of data, in protobuf's own bytes: before each are its tag, a control character, and its
+    length, of which one character may be left. None when there is a file that may be no text.
     """
-    gist: list[str] = []
-    for part in content.parts:
-        said = _said(part)
-        if said is None:
-            return None
-        gist.append(said)
-        if part.filename:
-            gist.append(part.filename)
-        if part.media_type not in _COMMON:
-            gist.append(part.media_type)
-        if part.HasField("metadata"):
-            gist.append(_struct(part.metadata))
-    if isinstance(content, Artifact):
-        gist += [content.name, content.description]
+    texts = [content.name, content.description] if isinstance(content, Artifact) else []
+    packed = [_bytes_of(part.metadata) for part in content.parts if part.HasField("metadata")]
     if content.HasField("metadata") and not only_names(content.metadata):
-        gist.append(_struct(content.metadata))
-    return gist
+        packed.append(_bytes_of(content.metadata))
+    for part in content.parts:
+        match part.WhichOneof("content"):
+            case "text":
+                texts.append(part.text)
+            case "data":
+                packed.append(_bytes_of(part.data))
+            case "raw" if not part.raw.isascii() or b"\0" in part.raw:
+                return None
+            case "raw":
+                texts.append(part.raw.decode("ascii"))
+            case _:
+                texts.append(part.url)
+        texts.append(part.filename)
+        if part.media_type not in _COMMON:
+            texts.append(part.media_type)
+    return texts, packed
 
 
-def _said(part: Part) -> str | None:
-    match part.WhichOneof("content"):
-        case "text":
-            return part.text
-        case "data":
-            return part.data.SerializeToString().decode("utf-8", "ignore")
-        case "raw":
-            return part.raw.decode("ascii") if part.raw.isascii() and b"\0" not in part.raw else None
-        case _:
-            return part.url
-
-
-def _struct(struct: Struct) -> str:
-    return struct.SerializeToString().decode("utf-8", "ignore")
+def _bytes_of(data: Struct | Value) -> str:
+    return data.SerializeToString().decode("utf-8", "ignore")
 
 
 def _parted(content: Content) -> tuple[list[Spot], list[Opaque]]:

@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -19,7 +19,7 @@ _FIRST = operator.itemgetter(slice(_HEAD))
 _BUT_ONE = operator.itemgetter(slice(1, 1 + _HEAD))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rule:
     """One rule: what it matches, on the words of a text or with its signs, and what it is worth."""
 
@@ -51,56 +51,68 @@ class Injection:
         ]
         self._by_head = _by(lambda word: word, [rule for rule in self.rules if not rule.signs])
         self._heads = frozenset(self._by_head)
-        self._by_sign = {
-            sign: [(word, rule) for rule in rules for word in rule.words if _sign(word) == sign]
+        self._by_sign = [
+            (sign, [(word, rule) for rule in rules for word in rule.words if _sign(word) == sign])
             for sign, rules in _by(_sign, [rule for rule in self.rules if rule.signs]).items()
-        }
+        ]
 
-    def may_match(self, text: str) -> bool:
+    def may_match(self, look: plain.Look, *, packed: bool = False) -> bool:
         """Whether a text can be an injection: False is a proof that it is none, nor holds one.
 
-        Before each of its strings a control character and one more may stand, as in protobuf's bytes.
+        When it is `packed`, a control character and one more may stand before each of the strings that it is made of.
+        """
+        if look.long and (packed or any(True for _ in plain.encoded(look.text))):
+            return True
+        signs = plain.seen(look.text)
+        return _points(self._worth_a_look(signs, plain.tokens(signs), packed=packed)) >= self.enough
+
+    def find(self, look: plain.Look) -> Iterator[Finding]:
+        """One finding over the whole text when it is an injection; its rule names those that matched."""
+        if len(look.text) < SHORTEST:
+            return
+        encoded = list(plain.encoded(look.text)) if look.long else []
+        matched = set(self.matching(look.text, alone=not encoded))
+        for text in encoded:
+            matched.update(self.matching(text))
+        if _points(matched) >= self.enough:
+            names = "+".join(sorted(rule.id for rule in matched))
+            yield Finding(Kind.INJECTION, "PROMPT_INJECTION", names, 0, len(look.text))
+
+    def matching(self, text: str, *, alone: bool = False) -> Iterator[Rule]:
+        """The rules that match a text, as they read it.
+
+        When it stands `alone`, only as long as they can come to `enough` points.
         """
         signs = plain.seen(text)
-        packed = not signs.isprintable()
-        rules = self._worth_a_look(signs, packed=packed)
-        if rules and sum(rule.points for rule in rules.values()) >= self.enough:
-            return True
-        return plain.may_be_encoded(text) and (packed or any(True for _ in plain.encoded(text)))
-
-    def _worth_a_look(self, signs: str, *, packed: bool) -> dict[str, Rule]:
-        """The rules of which a word is there, by their ids; with `packed` also behind a character of another string."""
         tokens = plain.tokens(signs)
+        rules = self._worth_a_look(signs, tokens)
+        attainable = _points(rules)
+        words = ""
+        for rule in rules:
+            if alone and attainable < self.enough:
+                return
+            words = words or f" {' '.join(tokens)} "
+            if rule.match.search(signs if rule.signs else words):
+                yield rule
+            else:
+                attainable -= rule.points
+
+    def _worth_a_look(self, signs: str, tokens: list[str], *, packed: bool = False) -> set[Rule]:
+        """The rules of which a word is there; with `packed` also behind a character of another string."""
         heads = self._heads.intersection(map(_FIRST, tokens))
         if packed:
             heads |= self._heads.intersection(map(_BUT_ONE, tokens))
-        rules = {rule.id: rule for head in heads for rule in self._by_head[head]}
-        for sign, words in self._by_sign.items():
+        rules = {rule for head in heads for rule in self._by_head[head]} if heads else set()
+        for sign, words in self._by_sign:
             if sign in signs:
                 for word, rule in words:
                     if word in signs:
-                        rules[rule.id] = rule
+                        rules.add(rule)
         return rules
 
-    def find(self, text: str) -> Iterator[Finding]:
-        """One finding over the whole text when it is an injection; its rule names those that matched."""
-        if len(text) < SHORTEST:
-            return
-        matched: dict[str, int] = {}
-        for read in (text, *plain.encoded(text)):
-            for rule in self.matching(read):
-                matched[rule.id] = rule.points
-        if sum(matched.values()) >= self.enough:
-            yield Finding(Kind.INJECTION, "PROMPT_INJECTION", "+".join(sorted(matched)), 0, len(text))
 
-    def matching(self, text: str, *, all_rules: bool = False) -> Iterator[Rule]:
-        """The rules that match a text, as they read it. With `all_rules` their words are not asked first."""
-        signs = plain.seen(text)
-        words = f" {plain.words(signs)} "
-        rules = self.rules if all_rules else self._worth_a_look(signs, packed=False).values()
-        for rule in rules:
-            if rule.match.search(signs if rule.signs else words):
-                yield rule
+def _points(rules: Iterable[Rule]) -> int:
+    return sum(rule.points for rule in rules)
 
 
 def _by(key: Callable[[str], str], rules: Sequence[Rule]) -> dict[str, list[Rule]]:

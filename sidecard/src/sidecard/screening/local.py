@@ -40,11 +40,13 @@ class LocalScreen:
         if self._found is None:
             self._found = await asyncio.to_thread(_Recognisers)
 
-    def clean(self, texts: Sequence[str]) -> bool:
+    def clean(self, texts: Sequence[str], packed: Sequence[str] = ()) -> bool:
         """See screen.Screen."""
         if self._found is None:
             raise ScreeningFailed("this agent is starting: what it screens messages with is not loaded yet")
-        return sum(map(len, texts)) <= PROVED_AT_ONCE and all(map(self._found.prove_clean, texts))
+        if sum(map(len, texts)) + sum(map(len, packed)) > PROVED_AT_ONCE:
+            return False
+        return all(map(self._found.is_clean, texts)) and all(map(self._found.is_clean_packed, packed))
 
     async def inspect(self, texts: Sequence[Text], direction: Direction) -> list[list[Finding]]:
         """See screen.Screen. The same is looked for in both directions."""
@@ -65,11 +67,14 @@ class _Budget:
     """Time of this thread, and findings."""
 
     def __init__(self, seconds: float) -> None:
-        self._until = time.thread_time() + seconds
+        self._seconds = seconds
+        self._until = 0.0
 
     def spend(self) -> None:
-        """Raises ScreeningFailed when it is spent."""
-        if time.thread_time() > self._until:
+        """Raises ScreeningFailed so long after it was first asked."""
+        now = time.thread_time()
+        self._until = self._until or now + self._seconds
+        if now > self._until:
             raise ScreeningFailed("it takes too long to inspect; send less at once")
 
 
@@ -82,12 +87,12 @@ class _Recognisers:
         self._injection = Injection()
         self._clean: dict[str, None] = {}
 
-    def prove_clean(self, text: str) -> bool:
-        """Whether nothing can be found: not in the text, nor in any string that it is made of."""
+    def is_clean(self, text: str) -> bool:
+        """Whether nothing is found in a text that stands without a name; False too when it is too long to tell here."""
         if text in self._clean:
             return True
-        lower = plain.folded(text)
-        if personal.may_match(text, lower) or secret.may_match(text, lower) or self._injection.may_match(text):
+        look = plain.look(text)
+        if not self._is_clean(look):
             return False
         if len(text) <= _SHORT:
             if len(self._clean) >= _REMEMBERED:
@@ -95,13 +100,25 @@ class _Recognisers:
             self._clean[text] = None
         return True
 
+    def is_clean_packed(self, text: str) -> bool:
+        """Whether nothing can be found in any of the strings that a text is made of (see screen.Screen)."""
+        look = plain.look(text)
+        return not (personal.may_match(look) or secret.may_match(look) or self._injection.may_match(look, packed=True))
+
+    def _is_clean(self, look: plain.Look) -> bool:
+        """Looks at a short text itself where there is no proof: that costs less than to take a message apart."""
+        if len(look.text) > AT_ONCE:
+            return not (personal.may_match(look) or secret.may_match(look) or self._injection.may_match(look))
+        for _ in self._find(look, look, "", _Budget(LEAST_SECONDS).spend):
+            return False
+        return True
+
     def inspect(self, texts: Sequence[Text], seconds: float) -> list[list[Finding]]:
         spend = _Budget(seconds).spend
         return [self._inspect(one, spend) for one in texts]
 
     def _inspect(self, one: Text, spend: Callable[[], None]) -> list[Finding]:
-        named = f"{one.label}: {one.text}" if one.label else one.text
-        if len(one.text) <= _SHORT and self.prove_clean(named) and not secret.names(one.label):
+        if len(one.text) <= _SHORT and not one.label and self.is_clean(one.text):
             return []
         found: dict[tuple[str, int, int], Finding] = {}
         for start, end in _stretches(len(one.text)):
@@ -109,25 +126,31 @@ class _Recognisers:
             stretch = one.text[start:end]
             if len(found) > MOST_FINDINGS:
                 raise ScreeningFailed("more is found in it than can be handled; send less at once")
-            for finding in self._find(stretch, one.label, spend):
+            for finding in self._look_at(stretch, one.label, spend):
                 at = Finding(finding.kind, finding.entity, finding.rule, start + finding.start, start + finding.end)
                 if finding.kind is not Kind.INJECTION and _cut(at, start, end, len(one.text)):
                     continue  # the neighbouring stretch has all of it
                 found.setdefault((at.kind, at.start, at.end), at)
         return list(found.values())
 
-    def _find(self, text: str, label: str, spend: Callable[[], None]) -> Iterator[Finding]:
+    def _look_at(self, text: str, label: str, spend: Callable[[], None]) -> Iterator[Finding]:
         """What is in a stretch; its label is read with it, as `label: text` and `label = "text"`."""
-        named = f"{label}: {text}" if label else text
-        if personal.may_match(named, plain.folded(named)):
-            yield from _behind(len(named) - len(text), self._personal.find(named, spend))
-        if secret.may_match(text, plain.folded(text)):
-            yield from self._secrets.find(text, spend)
-        if label and secret.names(label):
-            quoted = f'{label} = "{text}"'
+        look = plain.look(text)
+        if not label:
+            yield from self._find(look, look, "", spend)
+            return
+        yield from self._find(look, plain.look(f"{label}: {text}"), label, spend)
+        if secret.names(label):
+            quoted = plain.look(f'{label} = "{text}"')
             yield from _behind(len(label) + 4, self._secrets.find(quoted, spend), len(text))
-        if self._injection.may_match(text):
-            yield from self._injection.find(text)
+
+    def _find(self, look: plain.Look, named: plain.Look, label: str, spend: Callable[[], None]) -> Iterator[Finding]:
+        if personal.may_match(named):
+            found = self._personal.find(named, spend)
+            yield from _behind(len(label) + 2, found) if label else found
+        if secret.may_match(look):
+            yield from self._secrets.find(look, spend)
+        yield from self._injection.find(look)
 
 
 def _behind(offset: int, findings: Iterator[Finding], length: int | None = None) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ import binascii
 import re
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 _LOOK_ALIKES = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u051b\u0475\u04bb\u0261\u0581\u04cf\u043a\u043c\u0442\u043d\u0432"
@@ -30,11 +31,41 @@ class _Spaces(dict[int, str | None]):
 _SPACES = _Spaces()
 _ASCII_SPACES = bytes(code if chr(code).isalnum() else 32 for code in range(128)) + bytes(128)
 _APOSTROPHES = b"'`"
-_ENCODED_SHAPE = bytes(119 if chr(code).isalnum() or chr(code) in "+/_-" else 32 for code in range(128)) + bytes(128)
-_ENCODED_RUN = b"w" * 24
+_LONG_SHAPE = bytes(119 if chr(code).isalnum() or chr(code) in "+/_-" else 32 for code in range(128)) + bytes(128)
+_LONG_SHAPE_OF_ANY = bytes(119 if chr(code) == "?" else kept for code, kept in enumerate(_LONG_SHAPE))
+_LONG_RUN = b"w" * 24
+_SHAPE = bytes(
+    48 if chr(code).isdigit() else 65 if chr(code).isupper() else 97 if chr(code).islower() else code
+    for code in range(256)
+)
+_OTHER_DIGITS = re.compile(r"[^\D0-9]|[^\S\t-\r\x1c-\x1f ]")
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
 MOST_ENCODED = 64
 """Stretches of base64 that are looked into, in one stretch of text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What can be told of a text at a glance, by operations that cost less than any expression.
+
+    `lower` is it `folded`; `shape` has 0 for each of its digits, A and a for letters, ? for what is not ASCII, and is
+    empty when it has digits or spaces that are not ASCII; `long` says whether there are 24 letters, digits and signs of
+    base64 in a row.
+    """
+
+    text: str
+    lower: str
+    shape: bytes
+    long: bool
+
+
+def look(text: str) -> Look:
+    """A glance at a text."""
+    ascii_ = text.encode("ascii", "replace")
+    if text.isascii():
+        return Look(text, text.lower(), ascii_.translate(_SHAPE), _LONG_RUN in ascii_.translate(_LONG_SHAPE))
+    shape = b"" if _OTHER_DIGITS.search(text) else ascii_.translate(_SHAPE)
+    return Look(text, folded(text), shape, _LONG_RUN in ascii_.translate(_LONG_SHAPE_OF_ANY))
 
 
 def folded(text: str) -> str:
@@ -66,11 +97,6 @@ def _visible(text: str) -> Iterator[str]:
             yield char
 
 
-def words(text: str) -> str:
-    """What `seen` gave, without its signs: words with one space between."""
-    return " ".join(tokens(text))
-
-
 def tokens(signs: str) -> list[str]:
     """The words of what `seen` gave."""
     if signs.isascii():
@@ -78,17 +104,8 @@ def tokens(signs: str) -> list[str]:
     return signs.translate(_SPACES).split()
 
 
-def may_be_encoded(text: str) -> bool:
-    """Whether there is enough in a row for `encoded` to look into."""
-    if text.isascii():
-        return _ENCODED_RUN in text.encode().translate(_ENCODED_SHAPE)
-    return _ENCODED.search(text) is not None
-
-
 def encoded(text: str) -> Iterator[str]:
-    """Texts that stand in base64 within a text."""
-    if not may_be_encoded(text):
-        return
+    """Texts that stand in base64 within a text: none in one that is not `long`."""
     for count, match in enumerate(_ENCODED.finditer(text)):
         if count == MOST_ENCODED:
             return

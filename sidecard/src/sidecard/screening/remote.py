@@ -44,9 +44,9 @@ class RemoteScreen:
         """See screen.Screen. Asks about nothing, once, so that an agent whose service is not there is not ready."""
         await self.inspect([], Direction.IN)
 
-    def clean(self, texts: Sequence[str]) -> bool:
+    def clean(self, texts: Sequence[str], packed: Sequence[str] = ()) -> bool:
         """See screen.Screen: only the service can tell, but of nothing."""
-        return not any(texts)
+        return not any(texts) and not any(packed)
 
     async def inspect(self, texts: Sequence[Text], direction: Direction) -> list[list[Finding]]:
         """See screen.Screen."""

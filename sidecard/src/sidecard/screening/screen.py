@@ -22,11 +22,11 @@ class Screen(Protocol):
     async def start(self) -> None:
         """Make ready what it takes. Until then, and when it fails, nothing passes. Raises ScreeningFailed."""
 
-    def clean(self, texts: Sequence[str]) -> bool:
-        """A cheap proof that nothing is to be found in any of the strings that texts are made of; False without one.
+    def clean(self, texts: Sequence[str], packed: Sequence[str] = ()) -> bool:
+        """A cheap proof that nothing is to be found in these texts, none of which has a label; False without one.
 
-        Where one is made of several strings, a control character and at most one other stand before each of them.
-        Raises ScreeningFailed.
+        Of a `packed` one each string that it is made of counts: a control character and at most one other stand before
+        it. Raises ScreeningFailed.
         """
 
     async def inspect(self, texts: Sequence[Text], direction: Direction) -> list[list[Finding]]:

@@ -19,74 +19,88 @@ _SHORTEST = 4
 class _Sort:
     """A detector: where it lies, what it can match at all, and how many characters around that it may look at.
 
-    `form` matches within everything that the detector can match, and takes no more time than the text is long.
+    `form` matches within everything that the detector can match, and takes no more time than the text is long. One of
+    `words` is in the small letters of all that it matches; where there are none, it has 24 letters and digits in a row.
     """
 
     name: str
     module: str
     form: str
+    words: tuple[str, ...] = ()
     before: int = 64
     after: int = 448
+
+    def may_match(self, look: plain.Look) -> bool:
+        """Whether it can match anything in a text: False is a proof that it does not."""
+        return any(map(look.lower.__contains__, self.words)) if self.words else look.long
 
 
 _ASSIGNED = r"(?i:key|pwd|password|pass|token)['\"\]]{0,3} {0,8}[=:> ]{1,4} {0,8}['\"]?"
 _KEYWORD = "KeywordDetector"
+_NAMES = ("key", "passw", "_pass", "dbpass", "basepass", "pwd", "secret", "contrase")
 _SORTS = (
-    _Sort("ArtifactoryDetector", "artifactory", r"AKC[a-zA-Z0-9]{10}|AP[0-9A-F][a-zA-Z0-9]{8}"),
-    _Sort("AWSKeyDetector", "aws", r"(?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA)[0-9A-Z]{16}|(?i:aws)"),
-    _Sort("AzureStorageKeyDetector", "azure_storage_key", r"AccountKey="),
-    _Sort("BasicAuthDetector", "basic_auth", r"://[^\s/:@]{1,128}:[^\s@]{1,256}@"),
-    _Sort("CloudantDetector", "cloudant", r"(?i:cloudant)", before=192),
+    _Sort("ArtifactoryDetector", "artifactory", r"AKC[a-zA-Z0-9]{10}|AP[0-9A-F][a-zA-Z0-9]{8}", ("akc", "ap")),
+    _Sort(
+        "AWSKeyDetector",
+        "aws",
+        r"(?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA)[0-9A-Z]{16}|(?i:aws)",
+        ("aws", "a3t", "abia", "acca", "akia", "asia"),
+    ),
+    _Sort("AzureStorageKeyDetector", "azure_storage_key", r"AccountKey=", ("accountkey=",)),
+    _Sort("BasicAuthDetector", "basic_auth", r"://[^\s/:@]{1,128}:[^\s@]{1,256}@", ("://",)),
+    _Sort("CloudantDetector", "cloudant", r"(?i:cloudant)", ("cloudant",), before=192),
     _Sort("DiscordBotTokenDetector", "discord", r"[MNO][\w-]{23,25}\.[\w-]{6}\."),
     _Sort("GitHubTokenDetector", "github_token", r"gh[pousr]_[A-Za-z0-9_]{36}"),
-    _Sort("GitLabTokenDetector", "gitlab_token", r"gl[a-z]{2,5}-[\w-]{20}|GR1348941", after=1_100),
+    _Sort("GitLabTokenDetector", "gitlab_token", r"gl[a-z]{2,5}-[\w-]{20}|GR1348941", ("gl", "gr1348941"), after=1_100),
     _Sort("IbmCloudIamDetector", "ibm_cloud_iam", _ASSIGNED + r"[\w-]{44}"),
     _Sort("IbmCosHmacDetector", "ibm_cos_hmac", _ASSIGNED + r"(?i:[a-f0-9]{48})"),
-    _Sort("JwtTokenDetector", "jwt", r"(?<![\w=-])eyJ[\w=-]{1,4096}\.[\w=-]", after=4_096),
+    _Sort("JwtTokenDetector", "jwt", r"(?<![\w=-])eyJ[\w=-]{1,4096}\.[\w=-]", ("eyj",), after=4_096),
     _Sort(
         _KEYWORD,
         "keyword",
         r"(?i:(?:(?:api|auth|service|account|db|database|priv|private|client)_?key|(?:db|database|key)_?pass"
         r"|password|passwd|pwd|secret|contrase(?:\u00f1|n)a)\w{0,32}[\]'\"]{0,2}\s{0,4}(?:[:=!(.\[]|[^\s]{0,50}\s{0,4}['\"`]))"
         r"|['\"`]\s{0,4}[!=]{2,3}\s{0,4}\w{0,32}(?i:key|pass|pwd|secret)",
+        _NAMES,
         after=256,
     ),
     _Sort("MailchimpDetector", "mailchimp", r"[0-9a-z]{32}-us\d"),
-    _Sort("NpmDetector", "npm", r":_authToken=", before=256),
+    _Sort("NpmDetector", "npm", r":_authToken=", (":_authtoken=",), before=256),
     _Sort("OpenAIDetector", "openai", r"T3BlbkFJ", before=256),
-    _Sort("PrivateKeyDetector", "private_key", r"BEGIN [A-Z0-9 ]{0,20}PRIVATE KEY|PuTTY-User-Key-File-2", after=16_384),
+    _Sort(
+        "PrivateKeyDetector",
+        "private_key",
+        r"BEGIN [A-Z0-9 ]{0,20}PRIVATE KEY|PuTTY-User-Key-File-2",
+        ("key",),
+        after=16_384,
+    ),
     _Sort("PypiTokenDetector", "pypi_token", r"pypi-Ag", after=1_024),
     _Sort("SendGridDetector", "sendgrid", r"SG\.[\w-]{22}\."),
-    _Sort("SlackDetector", "slack", r"(?i:xox)[abposrABPOSR]-\d|https://hooks\.slack\.com/services/T"),
+    _Sort(
+        "SlackDetector",
+        "slack",
+        r"(?i:xox)[abposrABPOSR]-\d|https://hooks\.slack\.com/services/T",
+        ("xox", "hooks.slack"),
+    ),
     _Sort("SoftlayerDetector", "softlayer", _ASSIGNED + r"(?i:[a-z0-9]{64})|(?i:softlayer\.com)"),
     _Sort("SquareOAuthDetector", "square_oauth", r"sq0csp-"),
     _Sort("StripeDetector", "stripe", r"k_live_[0-9a-zA-Z]{24}"),
     _Sort("TelegramBotTokenDetector", "telegram_token", r"\d{8,10}:[\w-]{35}"),
     _Sort("TwilioKeyDetector", "twilio", r"(?:AC|SK)[a-z0-9]{32}"),
 )
-_LONG = re.compile(r"[\w-]{24}")
-"""Within all of those forms but those that have one of these in them."""
-_LONG_RUN = b"w" * 24
-_SHAPE = bytes(119 if chr(code).isalnum() or chr(code) in "_-" else 32 for code in range(128)) + bytes(128)
-"""Of ASCII text: w for each of those characters, so that a search for so many at once is one for a constant."""
-_NAMES = ("key", "password", "passwd", "_pass", "dbpass", "basepass", "keypass", "pwd", "secret", "contrase")
 _WORDS = (*_NAMES, "aws", "xox", "hooks.slack", "eyj", ":_authtoken=", "gr1348941")
 _SHORT = re.compile(r"A(?:KC|KIA|SIA|BIA|CCA|3T|P[0-9A-F])[a-zA-Z0-9]{8}")
+"""This, or one of those words, or much in a row is in everything that any detector can match."""
 _KEY_BLOCK = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----[^-]{0,16000}(?:-----END [A-Z0-9 ]{0,40}-----)?"
 )
 
 
-def may_match(text: str, lower: str) -> bool:
-    """Whether any detector can find anything: False is a proof that none does. `lower` is the text `plain.folded`."""
-    for word in _WORDS:
-        if word in lower:
-            return True
-    if "://" in text and "@" in text:
+def may_match(look: plain.Look) -> bool:
+    """Whether any detector can find anything: False is a proof that none does."""
+    if look.long or any(map(look.lower.__contains__, _WORDS)):
         return True
-    if text.isascii():
-        return _LONG_RUN in text.encode().translate(_SHAPE) or _SHORT.search(text) is not None
-    return _SHORT.search(text) is not None or _LONG.search(text) is not None
+    return ("://" in look.text and "@" in look.text) or _SHORT.search(look.text) is not None
 
 
 class Secrets:
@@ -102,9 +116,12 @@ class Secrets:
         self._unquoted = keyword.CONFIG_DENYLIST_REGEX_TO_GROUP
         self._likely = _heuristics()
 
-    def find(self, text: str, spend: Callable[[], None]) -> Iterator[Finding]:
+    def find(self, look: plain.Look, spend: Callable[[], None]) -> Iterator[Finding]:
         """What is found in a stretch of text; `spend` is called now and then, and raises when it takes too long."""
+        text = look.text
         for sort, form, detector in self._detectors:
+            if not sort.may_match(look):
+                continue
             done = 0
             entity = re.sub(r"\W+", "_", detector.secret_type).strip("_").upper()
             for match in form.finditer(text):
