@@ -1,8 +1,7 @@
 """Decides whether money may be spent, and asks a person above the limit."""
 
-from pydantic import BaseModel, Field
-
-from agents.compliance.rules import Spend, review
+from agents.compliance.models import Approval, Spend
+from agents.compliance.rules import review
 from sidecard import Agent, Task
 
 agent = Agent(
@@ -12,13 +11,6 @@ agent = Agent(
     publisher="Travel Desk",
     asks=("spend:approve",),
 )
-
-
-class Approval(BaseModel):
-    """Why spending is approved, and by whom."""
-
-    approved_by: str = Field(description="Who approved: policy, or the name of a person.")
-    reason: str = Field(description="Why, in a sentence.")
 
 
 @agent.skill(

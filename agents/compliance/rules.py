@@ -1,43 +1,16 @@
 """Compliance's rules: what may be spent without a person. Pure."""
 
 from decimal import Decimal
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field
+
+from agents.compliance.models import Spend
 
 LIMIT_EUR: Final = Decimal(1000)
 """A claim above this needs a person's approval."""
 UNKNOWN_VENDOR_LIMIT_EUR: Final = Decimal(250)
 """The same, for a claim with a vendor that the register does not list."""
-
-Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
-
-
-class SpendVendor(BaseModel):
-    """A vendor of the claim, as the vendor register knows it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Line = Field(description="Name of the vendor.", examples=["Hotel Avenida"])
-    status: Literal["approved", "blocked", "unknown"] = Field(
-        default="unknown", description="What the vendor register says; unknown if it lists no such vendor."
-    )
-    risk_note: str = Field(default="", max_length=500, description="The register's remark, if any.")
-
-
-class Spend(BaseModel):
-    """Spending to review: one claim."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    total_eur: Decimal = Field(gt=0, max_digits=12, decimal_places=2, description="Total of the claim in euros.")
-    vendors: list[SpendVendor] = Field(min_length=1, max_length=500, description="Everybody who is paid.")
-    purpose: str = Field(default="", max_length=500, description="What it is for, in a few words.")
-    exceptions: list[Line] = Field(
-        default_factory=list,
-        max_length=1_000,
-        description="What the expense policy remarked, such as an item above its cap.",
-    )
 
 
 class Review(BaseModel):

@@ -2,8 +2,8 @@
 
 from decimal import Decimal
 
-from agents.expenses.agent import Decision, ExpenseClaim
 from agents.expenses.claim import LineItem
+from agents.expenses.models import Decision, ExpenseClaim
 from agents.flights.models import FlightOffers, FlightOrder, FlightQuery, Offer, Ticket
 from agents.money import to_eur
 from agents.orchestrator.models import EXAMPLE, Leg, Receipt, TripPlan, TripRequest

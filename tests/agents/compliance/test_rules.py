@@ -2,7 +2,8 @@
 
 import pytest
 
-from agents.compliance.rules import Spend, review
+from agents.compliance.models import Spend
+from agents.compliance.rules import review
 
 
 def spend(total="180", status="approved", **fields):

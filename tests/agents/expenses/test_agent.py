@@ -9,7 +9,7 @@ from a2a.types import Message, SendMessageRequest, TaskState
 from pydantic import SecretStr
 
 import agents.expenses.agent
-from agents.compliance.agent import Approval
+from agents.compliance.models import Approval
 from agents.expenses.agent import agent
 from agents.expenses.vendor_lookup import register_client
 from agents.vendors.server import create_app

@@ -4,7 +4,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from agents.compliance.rules import Spend, SpendVendor
+from agents.compliance.models import Spend, SpendVendor
 from agents.expenses.claim import MAX_ROWS, LineItem
 from agents.expenses.policy import OLDEST_DAYS, assess
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 from a2a.types import Message, SendMessageRequest, TaskState
 
-from agents.expenses.agent import Decision
+from agents.expenses.models import Decision
 from agents.flights import schedule
 from agents.flights.airports import airport
 from agents.flights.models import FlightOffers, Ticket
