@@ -1,10 +1,10 @@
-"""What others' error answers say, and which of them are refusals of ours."""
+"""Which of others' error answers are refusals of ours, and how long they ask us to wait."""
 
 import httpx
 import pytest
 from a2a.client.errors import A2AClientError
 
-from sidecard.error_answers import MOST_CHARACTERS, MOST_SECONDS, refusal_of, wait_of, words_of
+from sidecard.error_answers import MOST_SECONDS, refusal_of, wait_of
 from sidecard.refusals import Forbidden, Unavailable
 
 
@@ -13,28 +13,6 @@ def behind(answer):
     error = A2AClientError("HTTP Error")
     error.__cause__ = httpx.HTTPStatusError("", request=httpx.Request("POST", "http://shop/a2a"), response=answer)
     return error
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (httpx.Response(403, json={"error": {"code": -31403, "message": "no\nright"}}), "no right"),
-        (httpx.Response(422, json={"error": "not signed"}), "not signed"),
-        (httpx.Response(500, json={"errorCode": "ERR_DIRECT_INVOKE", "message": "no such app"}), "no such app"),
-        (httpx.Response(500, json={"error": {"code": 1}}), '{"error":{"code":1}}'),
-        (httpx.Response(500, json=["x"]), '["x"]'),
-        (httpx.Response(500, text="<html>"), "<html>"),
-        (httpx.Response(502), "Bad Gateway"),
-    ],
-)
-def test_an_error_is_told_in_the_other_sides_words(answer, words):
-    """Whoever of agent, app and sidecar said it, in a line."""
-    assert words_of(answer) == words
-
-
-def test_a_long_error_is_cut():
-    """It goes into logs and messages."""
-    assert len(words_of(httpx.Response(500, text="x" * 10_000))) == MOST_CHARACTERS
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Answers of others that are errors: the refusal that one is, and what it says."""
+"""Answers of others that are errors: the refusal that one is, and how long it asks us to wait."""
 
 import json
 import re
@@ -9,7 +9,6 @@ from a2a.utils.errors import A2AError
 
 from sidecard.refusals import JSON_RPC_CODES, TooManyRequests
 
-MOST_CHARACTERS = 500
 MOST_SECONDS = 60.0
 _REFUSALS = {code: error for error, code in JSON_RPC_CODES.items()}
 _RPC_ERROR = re.compile(r"JSON-RPC Error (-?\d+): (.*)", re.DOTALL)
@@ -41,14 +40,3 @@ def wait_of(error: Exception) -> float:
         return min(float(said[:6]), MOST_SECONDS)
     refused = refusal_of(error) if isinstance(error, A2AClientError) else error
     return min(float(refused.retry_after), MOST_SECONDS) if isinstance(refused, TooManyRequests) else 0.0
-
-
-def words_of(answer: httpx.Response) -> str:
-    """What an error answer says, in one line: a JSON-RPC error's message, our own apps' or Dapr's; else its body."""
-    try:
-        content = answer.json()
-        error = content.get("error")
-        said = error["message"] if isinstance(error, dict) else error or content["message"]
-    except (ValueError, AttributeError, KeyError):
-        said = ""
-    return " ".join(str(said or answer.text or answer.reason_phrase).split())[:MOST_CHARACTERS]

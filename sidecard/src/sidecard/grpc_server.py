@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from sidecard.callers import CallerUser, Claims
 from sidecard.door import Admitted, Door
 from sidecard.edge import check_version
-from sidecard.refusals import GrpcErrors
+from sidecard.grpc_errors import GrpcErrors
 from sidecard.settings import Settings
 from sidecard.telemetry import Telemetry
 from sidecard.tls import TlsFiles, grpc_credentials

@@ -53,6 +53,7 @@ log = logging.getLogger("sidecard")
 _MEMBERS = {"jsonrpc", "id", "method", "params"}
 _INTERNAL_ERROR = -32603
 _OURS = frozenset(JSON_RPC_CODES.values())
+_CODES = JSON_RPC_ERROR_CODE_MAP | JSON_RPC_CODES
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class Call:
 def error_answer(number: str | int | None, error: A2AError) -> dict[str, Any]:
     """The answer that an error is (§9.5)."""
     told = {
-        "code": JSON_RPC_ERROR_CODE_MAP[type(error)],
+        "code": _CODES[type(error)],
         "message": error.message,
         "data": build_error_details(error),
     }

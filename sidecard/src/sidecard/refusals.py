@@ -5,26 +5,7 @@ A2A reserves the JSON-RPC codes from -32001 to -32099, so ours lie outside and e
 
 import re
 
-import a2a.client.transports.jsonrpc  # noqa: F401 -- makes its own table of the SDK's errors, which must not have ours
-import grpc
-import grpc.aio
-from a2a.server.jsonrpc_models import JSONRPCError
-from a2a.server.request_handlers.grpc_handler import GrpcHandler
-from a2a.server.request_handlers.response_helpers import EXCEPTION_MAP
-from a2a.utils.error_handlers import A2A_DOMAIN
-from a2a.utils.errors import (
-    A2A_ERROR_MAPPING,
-    A2A_ERROR_REASONS,
-    JSON_RPC_ERROR_CODE_MAP,
-    A2AError,
-    ErrorMapping,
-    JSONParseError,
-)
-from a2a.utils.grpc_status import status_to_grpc
-from google.protobuf.any_pb2 import Any
-from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
-from google.rpc.status_pb2 import Status
+from a2a.utils.errors import A2A_ERROR_MAPPING, A2A_ERROR_REASONS, A2AError, ErrorMapping, JSONParseError
 
 _TRY_AGAIN = re.compile(r"try again in ([0-9]{1,4}) s")
 
@@ -91,7 +72,7 @@ JSON_RPC_CODES: dict[type[A2AError], int] = {
     Unavailable: -31503,
 }
 
-_MAPPINGS: dict[type[A2AError], ErrorMapping] = {
+MAPPINGS: dict[type[A2AError], ErrorMapping] = {
     Unauthenticated: ErrorMapping(401, "UNAUTHENTICATED", "UNAUTHENTICATED"),
     Forbidden: ErrorMapping(403, "PERMISSION_DENIED", "FORBIDDEN"),
     MethodNotAllowed: ErrorMapping(405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED"),
@@ -100,29 +81,9 @@ _MAPPINGS: dict[type[A2AError], ErrorMapping] = {
     Unavailable: ErrorMapping(503, "UNAVAILABLE", "UNAVAILABLE"),
     JSONParseError: ErrorMapping(400, "INVALID_ARGUMENT", "JSON_PARSE"),  # the SDK has it for JSON-RPC only
 }
+"""What stands for each over HTTP and gRPC, and its reason."""
 
-# The SDK's routes look an error up in these tables; an unknown one would become "internal error".
-JSON_RPC_ERROR_CODE_MAP.update(JSON_RPC_CODES)
-A2A_ERROR_MAPPING.update(_MAPPINGS)
-EXCEPTION_MAP.update(dict.fromkeys(JSON_RPC_CODES, JSONRPCError))
-A2A_ERROR_REASONS.update({error: mapping.reason for error, mapping in _MAPPINGS.items()})
-
-
-class GrpcErrors(GrpcHandler):
-    """The SDK's gRPC service, which also knows our errors."""
-
-    async def abort_context(self, error: A2AError, context: grpc.aio.ServicerContext) -> None:  # type: ignore[type-arg]
-        """End a call with the status that stands for the error, its reason among the details (§10.6)."""
-        mapping = _MAPPINGS.get(type(error))
-        if mapping is None:
-            await super().abort_context(error, context)
-            return
-        code = grpc.StatusCode[mapping.grpc_status]
-        told: list[ErrorInfo | RetryInfo] = [ErrorInfo(reason=mapping.reason, domain=A2A_DOMAIN)]
-        if isinstance(error, TooManyRequests):
-            told.append(RetryInfo(retry_delay=Duration(seconds=error.retry_after)))
-        details = [Any() for _ in told]
-        for detail, one in zip(details, told, strict=True):
-            detail.Pack(one)
-        rich = status_to_grpc(Status(code=code.value[0], message=error.message, details=details))
-        await context.abort(code, error.message, tuple(rich.trailing_metadata))
+# The SDK's routes look an error up in these tables; an unknown one would become "internal error". Its table of JSON-RPC
+# codes must not have ours: its clients make their own from it.
+A2A_ERROR_MAPPING.update(MAPPINGS)
+A2A_ERROR_REASONS.update({error: mapping.reason for error, mapping in MAPPINGS.items()})

@@ -15,7 +15,7 @@ import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sidecard.callers import CallersFile
-from sidecard.error_answers import words_of
+from sidecard.error_words import words_of
 from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected, ConfigurationError
 from sidecard.trust import VerifiedCard
 

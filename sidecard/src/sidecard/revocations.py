@@ -9,7 +9,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sidecard.callers.denied import Denied, Mark
-from sidecard.error_answers import words_of
+from sidecard.error_words import words_of
 from sidecard.errors import AccessDenied, AgentUnavailable, SidecardError
 from sidecard.registry import REGISTRY
 

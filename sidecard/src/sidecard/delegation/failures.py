@@ -12,7 +12,8 @@ from a2a.utils.errors import (
 from google.protobuf.json_format import ParseError
 
 from sidecard.egress import DestinationRefused
-from sidecard.error_answers import refusal_of, words_of
+from sidecard.error_answers import refusal_of
+from sidecard.error_words import words_of
 from sidecard.errors import AccessDenied, AgentUnavailable
 from sidecard.refusals import TooManyRequests, Unavailable
 from sidecard.tasks.watch import Refused
