@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import httpx
 from a2a.types import AgentCard
 
-from agents.registry.inventory import Inventory
+from agents.registry.inventory import Inventory, key_of
 from sidecard.card import CardCache, fetch_card
 from sidecard.egress import DestinationRefused, Destinations
 from sidecard.errors import AgentUnavailable, CardRejected, SidecardError
@@ -19,6 +19,8 @@ from sidecard.registry import Enrolment, EnrolmentRequest, ForeignRequest
 from sidecard.settings import Settings
 from sidecard.sidecar import MeshTransport, read_secret, sidecar_client
 from sidecard.signature import NOT_JSON, digest
+from sidecard.tasks.act import Act
+from sidecard.tasks.ledger import Deed, Ledger
 from sidecard.trust import Pinned, TrustStore, VerifiedCard, Verifier
 
 log = logging.getLogger("sidecard")
@@ -34,15 +36,20 @@ class NameTaken(SidecardError):
 
 
 class Estate:
-    """Where enrolments are decided: who is believed, and what is written down of it.
+    """Where enrolments are decided: who is believed, and what is written down of it; what changes is in the audit.
 
     Raises ConfigurationError and StoreUnavailable where the registry's own secrets or store are not in order.
     """
 
     def __init__(
-        self, settings: Settings, reserved: Iterable[str] = (), transport: httpx.AsyncBaseTransport | None = None
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        reserved: Iterable[str] = (),
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """`reserved` names no foreign agent. `transport` reaches the own sidecar; nothing is sent before a request."""
+        self._ledger = ledger
         self.sidecar = sidecar_client(settings, transport)
         self.inventory = Inventory(self.sidecar)
         self._mesh = httpx.AsyncClient(transport=MeshTransport(settings, transport))
@@ -51,8 +58,10 @@ class Estate:
         self._reserved = frozenset({*reserved, settings.app_id})
         self._cards = CardCache()
 
-    async def enrol(self, request: EnrolmentRequest) -> Enrolment:
+    async def enrol(self, request: EnrolmentRequest, act: Act) -> Enrolment:
         """List an app of the mesh; an agent only if the card it serves there is by a pinned key and names it.
+
+        It is in the audit when it is new, serves another card, or lets others call it: a heart beat is not.
 
         Raises:
             CardRejected: the card is not believed, is older than the last one, or the name is a foreign agent's.
@@ -80,7 +89,15 @@ class Estate:
             if known:
                 known.refuse_older(verified)
             enrolment = _with_card(enrolment, verified, known)
-        await self.inventory.put(enrolment)
+        if known and (known.card_digest, known.card_url, known.lets) == (
+            enrolment.card_digest,
+            enrolment.card_url,
+            enrolment.lets,
+        ):
+            await self.inventory.put(enrolment)
+        else:
+            act.right = "its own app-id"
+            await self._write_down(enrolment, act)
         return enrolment
 
     async def look_at(self, request: ForeignRequest) -> Enrolment:
@@ -117,20 +134,40 @@ class Estate:
         )
         return _with_card(enrolment, verified, None)
 
-    async def enrol_foreign(self, request: ForeignRequest, operator: str) -> Enrolment:
+    async def enrol_foreign(self, request: ForeignRequest, act: Act) -> Enrolment:
         """List an agent outside the mesh, on the word of an operator. Raises as `look_at`."""
         enrolment = await self.look_at(request)
-        await self.inventory.put(enrolment)
-        how = f"by its digest {enrolment.card_digest}" if enrolment.pinned else f"by key {enrolment.kid}"
-        log.info("%s enrolled '%s', %s, believed %s", operator, enrolment.app_id, request.url, how)
+        await self._write_down(enrolment, act)
         return enrolment
 
-    async def dismiss(self, app_id: str, operator: str) -> bool:
+    async def dismiss(self, app_id: str, act: Act) -> bool:
         """Take an app off the list. False when it is not on it. One that runs in the mesh comes back by itself."""
-        if not await self.inventory.remove(app_id):
-            return False
-        log.info("%s dismissed '%s'", operator, app_id)
-        return True
+        act.skill = app_id
+
+        async def decide() -> Deed | None:
+            there = await self.inventory.get(app_id) is not None
+            return Deed(act, deletes=[key_of(app_id)]) if there else None
+
+        dismissed = await self._ledger.do(decide)
+        await self.inventory.unlist(app_id)
+        if dismissed:
+            log.info("%s dismissed '%s'", act.caller, app_id)
+        return dismissed
+
+    async def _write_down(self, enrolment: Enrolment, act: Act) -> None:
+        """Store an enrolment together with its record, then list it."""
+        if enrolment.kind == "a2a":
+            how = f"digest {enrolment.card_digest}" if enrolment.pinned else f"key {enrolment.kid}"
+            act.right = f"{act.right}, its card by {how}"
+        act.skill = f"{enrolment.app_id} {enrolment.card_url}"
+        value = enrolment.model_dump_json().encode()
+
+        async def decide() -> Deed:
+            return Deed(act, upserts={key_of(enrolment.app_id): value})
+
+        await self._ledger.do(decide)
+        await self.inventory.enlist(enrolment.app_id)
+        log.info("%s enrolled '%s' by %s", act.caller, act.skill, act.right)
 
     async def keep_verified(self) -> None:
         """Verify the foreign agents again and again. Runs until it is cancelled."""

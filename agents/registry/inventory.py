@@ -40,14 +40,14 @@ class Inventory:
     async def put(self, enrolment: Enrolment) -> None:
         """Store an enrolment, in place of the app's earlier one, then list it. Concurrent ones lose nothing."""
         value = enrolment.model_dump(mode="json")
-        written = await self._write({"key": _key(enrolment.app_id), "value": value})
+        written = await self._write({"key": key_of(enrolment.app_id), "value": value})
         if not written.is_success:
             raise _failed(written)
         await self._list(enrolment.app_id)
 
     async def get(self, app_id: str) -> Enrolment | None:
         """The app's enrolment, or None."""
-        response = await self._read(_key(app_id))
+        response = await self._read(key_of(app_id))
         return _parse(_ENROLMENT, response.content) if response.content else None
 
     async def all(self) -> list[Enrolment]:
@@ -56,7 +56,7 @@ class Inventory:
         app_ids = _parse(_APP_IDS, response.content) if response.content else []
         if not app_ids:
             return []
-        keys = [_key(app_id) for app_id in app_ids]
+        keys = [key_of(app_id) for app_id in app_ids]
         answer = await self._request("POST", f"{self._path}/bulk", json={"keys": keys, "parallelism": 10})
         if not answer.is_success:
             raise _failed(answer)
@@ -67,20 +67,25 @@ class Inventory:
 
     async def replace(self, known: Enrolment, enrolment: Enrolment) -> bool:
         """Store an enrolment in place of the one that was read, unless somebody has changed or removed that since."""
-        response = await self._read(_key(known.app_id))
+        response = await self._read(key_of(known.app_id))
         if not response.content or _parse(_ENROLMENT, response.content) != known:
             return False
-        item = {"key": _key(known.app_id), "value": enrolment.model_dump(mode="json"), "etag": response.headers["etag"]}
+        item = {
+            "key": key_of(known.app_id),
+            "value": enrolment.model_dump(mode="json"),
+            "etag": response.headers["etag"],
+        }
         return (await self._write({**item, "options": _FIRST_WRITE})).is_success
 
-    async def remove(self, app_id: str) -> bool:
-        """Take an app off the list, then forget it. False when there was nothing to forget."""
-        there = await self.get(app_id) is not None
+    async def enlist(self, app_id: str) -> None:
+        """Put an app whose enrolment is stored on the list."""
+        await self._list(app_id)
+
+    async def unlist(self, app_id: str) -> None:
+        """Take an app whose enrolment is deleted off the list; it stays if it has come back meanwhile."""
         await self._list(app_id, listed=False)
-        removed = await self._request("DELETE", f"{self._path}/{quote(_key(app_id), safe='')}")
-        if not removed.is_success:
-            raise _failed(removed)
-        return there
+        if await self.get(app_id) is not None:
+            await self._list(app_id)
 
     async def _list(self, app_id: str, *, listed: bool = True) -> None:
         """Add an app-id to the list, or take it off, by compare-and-swap; without an ETag, by create-if-absent."""
@@ -116,7 +121,8 @@ class Inventory:
             raise StoreUnavailable("The registry's sidecar does not answer: start it, then ask again.") from error
 
 
-def _key(app_id: str) -> str:
+def key_of(app_id: str) -> str:
+    """Where an app's enrolment is stored."""
     return f"app:{app_id}"
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import random
 import time
 from datetime import UTC, datetime
 from typing import Annotated
@@ -13,26 +12,27 @@ from fastapi.exceptions import HTTPException
 from pydantic import ValidationError
 
 from agents.registry.body import read_body
-from agents.registry.operators import operator_of
-from sidecard.callers import CallersFile, Denied
+from agents.registry.operators import Operators
+from sidecard.callers import Denied
 from sidecard.callers.denied import FORMS, mark_of
 from sidecard.errors import StoreUnavailable
 from sidecard.revocations import MOST, Revocation, RevocationList, RevocationRequest
+from sidecard.tasks.act import Act
+from sidecard.tasks.ledger import Deed, Ledger
 
 KEY = "revoked"
 FRESH_SECONDS = 0.25
 """How long a list that was read answers everybody: each app asks every second."""
-ATTEMPTS = 20
 
 
 class RevokedStore:
     """The list under one key, changed by compare-and-swap. `sidecar` is a `sidecard.sidecar.sidecar_client`.
 
-    Methods raise StoreUnavailable when the store doesn't answer.
+    What changes it is stored with its record in the audit. Methods raise StoreUnavailable when the store is down.
     """
 
-    def __init__(self, sidecar: httpx.AsyncClient, store: str = "state") -> None:
-        self._sidecar, self._path = sidecar, f"/state/{store}"
+    def __init__(self, sidecar: httpx.AsyncClient, ledger: Ledger, store: str = "state") -> None:
+        self._sidecar, self._ledger, self._path = sidecar, ledger, f"/state/{store}"
         self._reading = asyncio.Lock()
         self._read_at = -FRESH_SECONDS
         self._told = RevocationList()
@@ -52,34 +52,32 @@ class RevokedStore:
         await self.told()
         return self._denied
 
-    async def put(self, revocation: Revocation) -> RevocationList:
+    async def put(self, revocation: Revocation, act: Act) -> RevocationList:
         """The list with this one; one that is on it already stays as it was."""
-        return await self._change(revocation.mark, revocation)
+        return await self._change(revocation.mark, revocation, act)
 
-    async def remove(self, mark: str) -> RevocationList:
+    async def remove(self, mark: str, act: Act) -> RevocationList:
         """The list without this one."""
-        return await self._change(mark, None)
+        return await self._change(mark, None, act)
 
-    async def _change(self, mark: str, revocation: Revocation | None) -> RevocationList:
-        for attempt in range(ATTEMPTS):
-            known, tag = await self._read()
-            listed = any(one.mark == mark for one in known.revoked)
-            if listed == (revocation is not None):
-                return known
-            others = [one for one in known.revoked if one.mark != mark]
+    async def _change(self, mark: str, revocation: Revocation | None, act: Act) -> RevocationList:
+        listed, act.skill = RevocationList(), mark
+
+        async def decide() -> Deed | None:
+            nonlocal listed
+            listed, tag = await self._read()
+            if any(one.mark == mark for one in listed.revoked) == (revocation is not None):
+                return None
+            others = [one for one in listed.revoked if one.mark != mark]
             if revocation is not None and len(others) >= MOST:
                 raise HTTPException(422, f"{MOST} are revoked, which is as many as there can be: restore some.")
             revoked = sorted([*others, *([revocation] if revocation else [])], key=lambda one: one.mark)
-            changed = RevocationList(revoked=revoked)
-            item = {"key": KEY, "value": changed.model_dump(mode="json"), **({"etag": tag} if tag else {})}
-            options = {"concurrency": "first-write", "consistency": "strong"}
-            written = await self._request("POST", self._path, json=[{**item, "options": options}])
-            if written.is_success:
-                self._read_at = -FRESH_SECONDS
-                return changed
-            # Stores word a lost race differently (409, 500): what is there now tells, on the next round.
-            await asyncio.sleep(random.uniform(0, 0.005 * (attempt + 1)))  # noqa: S311 -- spreads retries
-        raise StoreUnavailable("The list could not be changed, others kept writing: try again.")
+            listed = RevocationList(revoked=revoked)
+            return Deed(act, swaps={KEY: (listed.model_dump_json().encode(), tag)})
+
+        if await self._ledger.do(decide):
+            self._read_at = -FRESH_SECONDS
+        return listed
 
     async def _read(self) -> tuple[RevocationList, str]:
         response = await self._request("GET", f"{self._path}/{KEY}")
@@ -103,7 +101,7 @@ class RevokedStore:
             raise StoreUnavailable("The registry's sidecar does not answer: start it, then ask again.") from error
 
 
-def revoked_routes(store: RevokedStore, callers: CallersFile) -> APIRouter:
+def revoked_routes(store: RevokedStore, operators: Operators) -> APIRouter:
     """GET /revoked tells every app the list; operators PUT what is to be on it, and DELETE ?mark= what is not."""
     routes = APIRouter()
 
@@ -118,18 +116,18 @@ def revoked_routes(store: RevokedStore, callers: CallersFile) -> APIRouter:
 
     @routes.put("/revoked")
     async def revoke(request: Request) -> RevocationList:
-        operator = operator_of(request, callers)
+        act = operators.act(request, "Revoke")
         asked = await read_body(request, RevocationRequest, "a revocation")
-        if asked.mark in {f"caller:{operator}", f"app:{operator}"}:
+        if asked.mark in {f"caller:{act.caller}", f"app:{act.caller}"}:
             raise HTTPException(409, "Nobody revokes themselves: they could not take it back.")
         now = datetime.now(UTC)
-        return await store.put(Revocation(mark=asked.mark, since=now, by=operator, reason=asked.reason))
+        return await store.put(Revocation(mark=asked.mark, since=now, by=act.caller, reason=asked.reason), act)
 
     @routes.delete("/revoked")
     async def restore(request: Request, mark: Annotated[str, Query(max_length=400)]) -> RevocationList:
-        operator_of(request, callers)
+        act = operators.act(request, "Restore")
         try:
-            return await store.remove(mark_of(mark))
+            return await store.remove(mark_of(mark), act)
         except ValueError:
             raise HTTPException(422, f"Name who is meant by {FORMS}.") from None
 

@@ -69,6 +69,10 @@ def test_a_revoked_caller_is_refused_within_seconds(project, key, sidecard):
     assert (listed["mark"], listed["by"], listed["reason"]) == ("caller:manager", "desk", "a test")
     sidecard("restore", "manager")
     until(lambda: statuses() == {200}, "a restored key is taken at every agent")
+    told = sidecard("audit", "registry", "--since", "5m", "--caller", "desk")["records"]
+    done = [(one["operation"], one["skill"], one["right"], one["outcome"]) for one in told]
+    right = "scope estate:operate"
+    assert done == [("Revoke", "caller:manager", right, "ok"), ("Restore", "caller:manager", right, "ok")]
 
 
 def test_a_revoked_app_is_refused_within_seconds(project, tokens, sidecard):

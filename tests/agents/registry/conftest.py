@@ -10,6 +10,7 @@ from jwcrypto.jwk import JWK
 
 from agents.registry.server import create_app
 from sidecard.card import SignedCard
+from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.settings import Settings
 
 KEY = JWK.generate(kty="EC", crv="P-256", kid="flights-1", alg="ES256")
@@ -65,6 +66,8 @@ class FakeSidecar:
         return httpx.Response(200, content=value, headers={"etag": str(etag), "content-type": "application/json"})
 
     def _bulk_item(self, key: str) -> dict:
+        if key not in self.state:
+            return {"key": key}
         value, etag = self.state[key]
         return {"key": key, "data": json.loads(value), "etag": str(etag)}
 
@@ -86,21 +89,84 @@ class FakeSidecar:
         )
 
 
+class FakeStore:
+    """The same sidecar's state over gRPC: a write is all or nothing, unless it isn't `atomic`."""
+
+    shared = False
+
+    def __init__(self, sidecar: FakeSidecar, *, atomic: bool = True) -> None:
+        self._sidecar, self.atomic = sidecar, atomic
+        self.before_write = lambda: None
+
+    async def recognise(self) -> None:
+        await self.read([])
+
+    async def write(self, creates, upserts, deletes=(), *, swaps=None) -> None:
+        await asyncio.sleep(0)
+        self._answer()
+        self.before_write()
+        state = self._sidecar.state
+        swaps = swaps or {}
+        taken = {key for key, _ in creates if key in state}
+        taken |= {key for key, (_, etag) in swaps.items() if str(state.get(key, (b"", ""))[1]) != etag}
+        values = {key: value for key, value in creates if key not in taken} | dict(upserts)
+        values |= {key: value for key, (value, _) in swaps.items() if key not in taken}
+        if taken and self.atomic:
+            raise TaskConflict("a key is another's")
+        for key, value in values.items():
+            state[key] = (value, state.get(key, (b"", 0))[1] + 1)
+        for key in deletes:
+            state.pop(key, None)
+        if taken:
+            raise TaskConflict("a key is another's")
+
+    async def read(self, keys) -> dict[str, bytes]:
+        await asyncio.sleep(0)
+        self._answer()
+        return {key: self._sidecar.state[key][0] for key in keys if key in self._sidecar.state}
+
+    async def delete(self, keys) -> None:
+        await self.write([], {}, keys)
+
+    async def close(self) -> None:
+        pass
+
+    def _answer(self) -> None:
+        if not self._sidecar.up:
+            raise StoreUnavailable("the sidecar is down")
+
+
+@pytest.fixture
+def store(sidecar) -> FakeStore:
+    return FakeStore(sidecar)
+
+
 @pytest.fixture
 def sidecar() -> FakeSidecar:
     return FakeSidecar()
 
 
 @pytest.fixture
-async def client(sidecar, monkeypatch, tmp_path):
+async def client(sidecar, store, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("APP_API_TOKEN", "apps")
     monkeypatch.setenv("DAPR_API_TOKEN", "sidecars")
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "callers.yaml").write_text(CALLERS)
-    app = create_app(Settings.load("registry"), httpx.MockTransport(sidecar))
-    headers = {"dapr-api-token": "apps"}
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://registry", headers=headers
-    ) as opened:
+    async with _replica(sidecar, store) as opened:
         yield opened
+
+
+@pytest.fixture
+async def another(client, sidecar):
+    """A second replica of the registry."""
+    store = FakeStore(sidecar)
+    async with _replica(sidecar, store) as opened:
+        opened.store = store
+        yield opened
+
+
+def _replica(sidecar: FakeSidecar, store: FakeStore) -> httpx.AsyncClient:
+    app = create_app(Settings.load("registry"), httpx.MockTransport(sidecar), store)
+    headers = {"dapr-api-token": "apps"}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://registry", headers=headers)

@@ -16,6 +16,7 @@ from sidecard.card import SignedCard, card_routes
 from sidecard.registry import Enrolment
 from sidecard.settings import Settings
 from sidecard.signature import digest, sign
+from sidecard.tasks.ledger import Ledger
 from tests.agents.registry.conftest import KEY
 
 RAIL = JWK.generate(kty="EC", crv="P-256", kid="rail-1", alg="ES256")
@@ -68,16 +69,16 @@ def settings(monkeypatch, partner, client, sidecar):
 
 
 @pytest.fixture
-async def registry(settings, sidecar):
-    app = create_app(settings, httpx.MockTransport(sidecar))
+async def registry(settings, sidecar, store):
+    app = create_app(settings, httpx.MockTransport(sidecar), store)
     headers = {"dapr-api-token": "apps"} | OPERATOR
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://r", headers=headers) as opened:
         yield opened
 
 
 @pytest.fixture
-async def estate(settings, sidecar):
-    opened = Estate(settings, transport=httpx.MockTransport(sidecar))
+async def estate(settings, sidecar, store):
+    opened = Estate(settings, Ledger(lambda: store), transport=httpx.MockTransport(sidecar))
     yield opened
     await opened.close()
 

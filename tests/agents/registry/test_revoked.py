@@ -10,6 +10,8 @@ from agents.registry.revoked import RevokedStore
 from sidecard.callers import Denied
 from sidecard.errors import StoreUnavailable
 from sidecard.revocations import Revocation
+from sidecard.tasks.act import Act
+from sidecard.tasks.ledger import Ledger
 
 OPERATOR = {"dapr-caller-app-id": "desk"}
 APP = {"dapr-caller-app-id": "orchestrator"}
@@ -123,7 +125,7 @@ async def test_operators_at_once_lose_nothing(client):
     assert marks(await client.get("/revoked", headers=APP)) == [f"caller:c{n}" for n in range(8)]
 
 
-async def test_a_list_that_is_read_answers_everybody_for_a_moment(sidecar, monkeypatch):
+async def test_a_list_that_is_read_answers_everybody_for_a_moment(sidecar, store, monkeypatch):
     """Many apps ask each second: the store is asked once. What is revoked here is told at once."""
     monkeypatch.setattr(revoked, "FRESH_SECONDS", 3_600.0)
     reads = []
@@ -135,12 +137,12 @@ async def test_a_list_that_is_read_answers_everybody_for_a_moment(sidecar, monke
     headers = {"dapr-api-token": "sidecars"}
     transport = httpx.MockTransport(counting)
     async with httpx.AsyncClient(transport=transport, base_url="http://s/v1.0", headers=headers) as client:
-        store = RevokedStore(client)
-        await asyncio.gather(*(store.told() for _ in range(5)))
+        kept = RevokedStore(client, Ledger(lambda: store))
+        await asyncio.gather(*(kept.told() for _ in range(5)))
         assert reads == ["GET"]
-        await store.put(Revocation(mark="ada", since="2026-11-21T12:00:00Z", by="desk"))
-        assert [one.mark for one in (await store.told()).revoked] == ["caller:ada"]
+        await kept.put(Revocation(mark="ada", since="2026-11-21T12:00:00Z", by="desk"), Act("Revoke"))
+        assert [one.mark for one in (await kept.told()).revoked] == ["caller:ada"]
         sidecar.up = False
-        store._read_at = float("-inf")
+        kept._read_at = float("-inf")
         with pytest.raises(StoreUnavailable):
-            await store.told()
+            await kept.told()

@@ -1,6 +1,8 @@
 """The registry over HTTP, its sidecar replaced at the transport."""
 
 import asyncio
+import itertools
+import json
 from datetime import datetime
 
 import httpx
@@ -9,6 +11,7 @@ from a2a.types import AgentCard
 from google.protobuf.json_format import ParseDict
 from jwcrypto.jwk import JWK
 
+from agents.registry.inventory import Inventory
 from sidecard.registry import Enrolment
 from sidecard.signature import digest, sign
 from tests.agents.registry.conftest import KEY
@@ -70,13 +73,23 @@ async def test_an_mcp_server_is_listed_without_a_card(client, sidecar):
     assert sidecar.invoked == []
 
 
-async def test_concurrent_enrolments_lose_nothing(client, sidecar):
-    """Thirty apps that enrol at once are all in the list, whatever races their writes lose."""
+async def test_concurrent_enrolments_lose_nothing(client, another, sidecar):
+    """Thirty apps that enrol at once, at two replicas, are all in the list."""
     app_ids = [f"app-{number:02}" for number in range(30)]
     sidecar.cards = {app_id: sign(card(app_id), KEY) for app_id in app_ids}
-    responses = await asyncio.gather(*(enrol(client, app_id) for app_id in app_ids))
+    both = itertools.cycle((client, another))
+    responses = await asyncio.gather(*(enrol(next(both), app_id) for app_id in app_ids))
     assert {response.status_code for response in responses} == {200}
     assert [entry["app_id"] for entry in (await client.get("/agents")).json()] == app_ids
+
+
+async def test_concurrent_changes_of_the_list_lose_nothing(sidecar):
+    """Whatever races their writes lose."""
+    app_ids = [f"app-{number:02}" for number in range(30)]
+    headers, transport = {"dapr-api-token": "sidecars"}, httpx.MockTransport(sidecar)
+    async with httpx.AsyncClient(transport=transport, base_url="http://s/v1.0", headers=headers) as client:
+        await asyncio.gather(*(Inventory(client).enlist(app_id) for app_id in app_ids))
+    assert json.loads(sidecar.state["apps"][0]) == app_ids
     assert sidecar.conflicts > 0
 
 

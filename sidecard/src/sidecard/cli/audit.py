@@ -23,7 +23,7 @@ class AuditBroken(SidecardError):
 
 
 def audit(  # noqa: PLR0917 -- typer calls it by name
-    agent: Annotated[str, typer.Argument(help="App-id of the agent.")],
+    agent: Annotated[str, typer.Argument(help="App-id of the agent, or `registry`: what operators did.")],
     task: Annotated[str, typer.Option("--task", help="Only what was done to this task.")] = "",
     caller: Annotated[str, typer.Option("--caller", help="Only what this caller did, or what was done for it.")] = "",
     since: Annotated[str, typer.Option("--since", help="Only the last 30s, 15m, 1h, 7d …")] = "",
@@ -32,6 +32,8 @@ def audit(  # noqa: PLR0917 -- typer calls it by name
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")] = False,
 ) -> None:
     """Show who did what at an agent, on all its replicas, oldest first; for operators.
+
+    The registry's tells who was enrolled, dismissed, revoked and restored by whom.
 
     It is read through the agent's own sidecar with that sidecar's token, and nothing is written. With --verify every
     record is checked against the chain that it stands in, and the chain's ends are shown: write them down elsewhere,

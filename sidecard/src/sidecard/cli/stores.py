@@ -8,6 +8,7 @@ from sidecard.cli.client import AgentClient
 from sidecard.cli.project import Project
 from sidecard.cli.way import agent_of
 from sidecard.errors import ConfigurationError, StoreUnavailable
+from sidecard.registry import REGISTRY
 from sidecard.tasks.entry import Entry
 from sidecard.tasks.loading import read_log
 from sidecard.tasks.replay import ReadOnly
@@ -16,7 +17,7 @@ from sidecard.tasks.store import DaprStateStore, StateStore
 
 
 class Stores:
-    """Opens each store when it is first asked for."""
+    """Opens each store when it is first asked for; the registry, which is no agent, has an audit in its own."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
@@ -29,7 +30,7 @@ class Stores:
     def writable(self, agent: str) -> StateStore:
         """The same, for what an agent is asked by way of its store: nothing else may be written past it."""
         if agent not in self._open:
-            app = agent_of(self._project, agent)
+            app = self._project.app(agent) if agent == REGISTRY else agent_of(self._project, agent)
             tokens = self._project.local / "tokens" / f"{agent}.env"
             self._open[agent] = DaprStateStore(port=app.dapr_grpc_port, token=_token(tokens))
         return self._open[agent]

@@ -25,6 +25,7 @@ identity   a message that was sent before     binding   parts to models and back
 outbox     receivers are told, in order       engine    new tasks, answers, cancels, restarts
 act        what a caller did, or was refused  trail     a slot's audit, in pages, chained
 sightings  acts that change nothing           audit_log the audit read back, and checked
+ledger     the audit of an app without tasks
 mail       who is told of a task              delivery  one attempt to tell one of them
 cursor     how far a receiver is told         turns     who may work now
 dead       deliveries that were given up      retention what ended long ago is forgotten

@@ -109,18 +109,24 @@ class DaprStateStore:
             self._always = [HERE]
 
     async def write(
-        self, creates: Sequence[tuple[str, bytes]], upserts: Mapping[str, bytes], deletes: Sequence[str] = ()
+        self,
+        creates: Sequence[tuple[str, bytes]],
+        upserts: Mapping[str, bytes],
+        deletes: Sequence[str] = (),
+        *,
+        swaps: Mapping[str, tuple[bytes, str]] | None = None,
     ) -> None:
-        """See StateStore."""
+        """See StateStore; `swaps` are written where a key's ETag is still this one, "" for a key that is absent."""
         items = [_item(key, value, _FIRST) for key, value in sorted(creates)]
         items += [_item(key, upserts[key], _LAST) for key in sorted(upserts)]
+        items += [_item(key, value, _FIRST, etag) for key, (value, etag) in sorted((swaps or {}).items())]
         try:
             if self.atomic:
                 await self._transact(items, deletes)
             else:
                 await self._save(items, deletes)
         except grpc.aio.AioRpcError as error:
-            if creates and error.code() in REFUSALS:
+            if (creates or swaps) and error.code() in REFUSALS:
                 raise TaskConflict(f"the state store refused a write: {error.details()}") from error
             raise _unavailable(error) from error
 
@@ -170,10 +176,13 @@ _LAST = common_pb2.StateOptions.CONCURRENCY_LAST_WRITE
 
 
 def _item(
-    key: str, value: bytes, concurrency: common_pb2.StateOptions.StateConcurrency.ValueType
+    key: str, value: bytes, concurrency: common_pb2.StateOptions.StateConcurrency.ValueType, etag: str = ""
 ) -> common_pb2.StateItem:
     options = common_pb2.StateOptions(concurrency=concurrency, consistency=common_pb2.StateOptions.CONSISTENCY_STRONG)
-    return common_pb2.StateItem(key=key, value=value, options=options)
+    item = common_pb2.StateItem(key=key, value=value, options=options)
+    if etag:
+        item.etag.value = etag
+    return item
 
 
 def _unavailable(error: grpc.aio.AioRpcError) -> StoreUnavailable:
