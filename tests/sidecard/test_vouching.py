@@ -23,7 +23,8 @@ from sidecard.tasks.binding import text_of
 from sidecard.tasks.replay import replay
 from sidecard.tasks.rights import check_may_answer
 from sidecard.testing import MemoryStore, Publisher, message
-from sidecard.vouching import ANSWER, QUESTION, said_by
+from sidecard.trust import TrustStore
+from sidecard.vouching import ANSWER, QUESTION, NotBelieved, Origin, said_by
 from tests.sidecard.chain import chain
 
 S = TaskState
@@ -214,12 +215,22 @@ async def test_a_question_whose_signature_is_gone_is_not_asked(three, cut):
     assert task.status.state == S.TASK_STATE_FAILED
 
 
+def pinned_partner(publisher):
+    """The key of another publisher, pinned as `sidecard trust pin` does: for the cards of whatever agents it has."""
+    key = JWK.generate(kty="EC", crv="P-256", kid="partner-1", alg="ES256")
+    own = [{**one.export_public(as_dict=True), "agents": [agent]} for agent, one in publisher.keys.items()]
+    publishers = {publisher.name: {"keys": own}, "Partner": {"keys": [key.export_public(as_dict=True)]}}
+    publisher.trust.become(TrustStore.parse(json.dumps({"publishers": publishers})))
+    return key
+
+
 class Thief:
     """The agent between, taken over: it has its own key and identity, and all that it has ever passed on."""
 
     def __init__(self, three) -> None:
         self.three = three
         self.own, self.door = three.publisher.keys["middle"], three.publisher.keys["door"]
+        self.partner = pinned_partner(three.publisher)
         self.attempts = 0
 
     def claims(self, token, by, message, grant, **other):
@@ -244,6 +255,7 @@ class Thief:
         yield token  # the vault's own signature, over its question
         yield self.signed(claims)
         yield self.signed(claims | {"iss": "middle"})
+        yield self.signed(claims | {"publisher": "Partner"}, self.partner)
         yield self.signed(claims, kid="door-1")
         yield self.signed(claims, jwk=self.own.export_public(as_dict=True), kid="door-1")
         yield self.signed(claims, jku="https://attacker.example/keys", kid="door-1")
@@ -312,6 +324,22 @@ async def test_without_the_guard_it_does(three, monkeypatch):
     """The proof is what keeps it from that: both succeed at the first attempt."""
     monkeypatch.setattr(rights, "needs_proof", lambda asked: False)
     assert await thefts(three) == (2, 2)
+
+
+async def test_a_partner_whose_cards_are_believed_asks_and_answers_in_nobodys_name(three):
+    """Its key is pinned for any card of its own; our agents' names are not its to sign with."""
+    key, vault = pinned_partner(three.publisher), three.vault.engine.vouching
+    partner = replace(vault, publisher="Partner", key=lambda: key)
+    question = partner.sign_question(Asked(question="q", scope="approve"), "Cake?", tenant="", subject="ada")
+    answer = partner.sign_answer(question, by="boss", tenant="", said="s")
+    expected = {"by": "boss", "tenant": "", "said": "s", "scope": "approve"}
+    for believe in (
+        lambda at: at.believe_question(question, tenant=""),
+        lambda at: at.believe_answer(answer, Origin("vault", "q"), **expected),
+    ):
+        with pytest.raises(NotBelieved, match="another publisher"):
+            believe(vault)
+        believe(replace(vault, publisher="Partner", enters=lambda *_: True))  # without the guard it is believed
 
 
 async def test_without_keys_nobodys_word_on_another_is_taken(three):

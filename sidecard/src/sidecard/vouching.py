@@ -145,8 +145,10 @@ class Vouching:
     def _believe(self, token: str, kind: str, *, check: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The claims of a token of this kind, whose issuer's key is pinned. Raises NotBelieved."""
         header, claims = _header(token), _content(token)
+        if claims.get("publisher") != self.publisher:  # agents are named by app-ids, which are ours alone to give
+            raise NotBelieved("it is signed in another publisher's name, who has no say in what is decided here")
         try:
-            pinned = self.trust.keys_of(str(claims.get("publisher"))).get(str(header.get("kid")))
+            pinned = self.trust.keys_of(self.publisher).get(str(header.get("kid")))
         except CardRejected as unknown:
             raise NotBelieved(str(unknown)) from None
         issuer = str(claims.get("iss"))
