@@ -155,8 +155,8 @@ async def served(
     """Serve an agent in this process. `callers` and `issuers` are what agents/callers.yaml has under these names.
 
     Leaving the block is like stopping the process; serving again on the same store is a restart. `clock` gives the
-    tasks' time, UTC in milliseconds. With a `publisher` what people are asked and say is signed and verified.
-    tasks' time, UTC in milliseconds. `screen` inspects what goes in and out; without one nothing is inspected.
+    tasks' time, UTC in milliseconds. With a `publisher` what people are asked and say is signed and verified. `screen`
+    inspects what goes in and out; without one nothing is inspected.
 
     With `tls` there is a real server of HTTP at the card's URLs, too, and gRPC is over TLS.
 
