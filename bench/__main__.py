@@ -35,8 +35,8 @@ RESULTS = Path(__file__).parent / "results.json"
 class Size:
     """How much is measured: seconds of a race, tasks and chunks in all.
 
-    Races are short and rounds many: what a shared machine gives changes within seconds, and only what is measured side by
-    side can be compared.
+    Races are short and rounds many: what a shared machine gives changes within seconds, and only what is measured side
+    by side can be compared.
     """
 
     seconds: float = 2.0
