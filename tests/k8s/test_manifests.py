@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from a2a.types import a2a_pb2
 
 from sidecard.check import kustomize
 from sidecard.check.estate import Estate
 from sidecard.cli import runtime
 from sidecard.cli.console import Console
 from sidecard.cli.project import Project
+from sidecard.grpc_03 import SERVICE as SERVICE_03
+from sidecard.grpc_server import SERVICE
 
 ROOT = Path(__file__).parents[2]
 APPS = ["compliance", "expenses", "flights", "orchestrator", "registry", "vendors"]
@@ -68,12 +69,11 @@ def test_only_the_sidecar_has_a_token_of_the_kubernetes_api(objects):
 
 
 def test_the_gateway_offers_what_direct_callers_use(objects):
-    """The card, JSON-RPC, HTTP+JSON; gRPC by the service's own name, under a host of its own."""
+    """The card, JSON-RPC, HTTP+JSON; gRPC by the services' own names, under a host of its own."""
     http, grpc = objects["HTTPRoute", "orchestrator"]["spec"], objects["GRPCRoute", "orchestrator"]["spec"]
     paths = [match["path"]["value"] for match in http["rules"][0]["matches"]]
     assert paths == ["/.well-known/agent-card.json", "/a2a", "/rest", "/v03"]
-    service = a2a_pb2.DESCRIPTOR.services_by_name["A2AService"].full_name
-    assert [match["method"]["service"] for match in grpc["rules"][0]["matches"]] == [service]
+    assert [match["method"]["service"] for match in grpc["rules"][0]["matches"]] == [SERVICE, SERVICE_03]
     assert not set(http["hostnames"]) & set(grpc["hostnames"])
 
 

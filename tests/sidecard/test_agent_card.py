@@ -32,6 +32,7 @@ def test_all_bindings_are_declared_where_they_are_served():
         ("HTTP+JSON", "http://127.0.0.1:8000/rest", "1.0"),
         ("JSONRPC", "http://127.0.0.1:8000/a2a", "0.3"),
         ("HTTP+JSON", "http://127.0.0.1:8000/v03", "0.3"),
+        ("GRPC", "127.0.0.1:8200", "0.3"),
     ]
     public = describe(agent, Settings(app_id="shop", public_url="https://shop.example.org/"))
     assert [i.url for i in public.supported_interfaces] == [

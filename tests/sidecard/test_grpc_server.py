@@ -167,6 +167,35 @@ async def test_what_is_not_served_is_unimplemented(channel):
     assert code == grpc.StatusCode.UNIMPLEMENTED
 
 
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_what_identifies_nobody_is_not_served(unused_tcp_port, monkeypatch, guarded):
+    """Another service that somebody puts on the port, of whatever kind: UNIMPLEMENTED, though there is one."""
+    if not guarded:
+        monkeypatch.setattr(grpc_server._Admitting, "intercept_service", lambda _, go_on, call: go_on(call))
+    server = grpc_server.grpc_server(
+        None, Settings(app_id="shop", grpc_port=unused_tcp_port), Telemetry(), Door(somebody)
+    )
+
+    async def give(_request, _context):
+        return b"given"
+
+    kinds = (grpc.unary_unary_rpc_method_handler(give), grpc.stream_unary_rpc_method_handler(give))
+    methods = {f"Method{number}": kind for number, kind in enumerate(kinds)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("other.Service", methods),))
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{unused_tcp_port}") as channel:
+            for method in methods:
+                call = channel.unary_unary(f"/other.Service/{method}")
+                if guarded:
+                    code, _, _ = await refusal(call(b""))
+                    assert code == grpc.StatusCode.UNIMPLEMENTED
+                else:
+                    assert await call(b"") == b"given"
+    finally:
+        await server.stop(0)
+
+
 async def test_what_nobody_foresaw_says_nothing(desk, channel, monkeypatch):
     """INTERNAL, and the log has the rest; also in streams."""
 

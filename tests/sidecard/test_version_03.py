@@ -1,8 +1,9 @@
-"""Callers that speak A2A 0.3, by JSON-RPC and HTTP+JSON: the same operations, rules and tasks, in their own words."""
+"""Callers that speak A2A 0.3, by each of its bindings: the same operations, rules and tasks, in their own words."""
 
 import asyncio
 import json
 
+import grpc.aio
 import pytest
 from a2a.client import ClientConfig, ClientFactory
 from a2a.client.card_resolver import parse_agent_card
@@ -35,6 +36,7 @@ from sidecard.extension import URI, Sent
 from sidecard.signature import digest, sign
 from sidecard.strict_json import MAX_DEPTH
 from sidecard.testing import FakeWebhooks, MemoryStore, message, served
+from sidecard.testing.served_agent import WithKey
 from sidecard.trust import TrustStore, verify
 
 S = TaskState
@@ -43,7 +45,7 @@ RIGHTS = {"shop": ["look"]}
 CALLERS = {"ada": {"api_key": True, "grants": RIGHTS}, "bob": {"api_key": True, "grants": RIGHTS}}
 KEY = JWK.generate(kty="EC", crv="P-256", kid="tests", alg="ES256")
 LOOK = {URI: {"skill": "look"}}
-BINDINGS = pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON"])
+BINDINGS = pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON", "GRPC"])
 
 
 class Shop:
@@ -64,6 +66,12 @@ class Shop:
         async def ask(what: str, task: Task) -> str:
             """Ask."""
             return f"{(await task.ask('Which?')).text} {what}"
+
+        @agent.skill(scope="look", idempotent=False)
+        async def buy(what: str, task: Task) -> str:
+            """Buy."""
+            self.runs += 1
+            return f"your {what}"
 
         class Things(BaseModel):
             names: list[str]
@@ -95,8 +103,13 @@ async def client(desk, binding, caller="ada", *, streaming=False):
         if interface.protocol_binding != binding:
             card.supported_interfaces.remove(interface)
     assert [i.protocol_version for i in card.supported_interfaces] == ["0.3"]
-    config = ClientConfig(httpx_client=http, streaming=streaming, supported_protocol_bindings=[binding])
-    made = ClientFactory(config).create(card)
+    config = ClientConfig(
+        httpx_client=http,
+        grpc_channel_factory=grpc.aio.insecure_channel,
+        streaming=streaming,
+        supported_protocol_bindings=[binding],
+    )
+    made = ClientFactory(config).create(card, [WithKey(caller)])
     desk.stack.push_async_callback(made.close)
     return made
 
@@ -122,8 +135,8 @@ async def test_a_message_is_answered_by_its_task(desk, binding):
 async def test_a_message_is_one_task_whatever_version_it_comes_in(desk, binding):
     """Sent again in 0.3, and in 1.0: the same task, and nothing runs twice."""
     by = await client(desk, binding)
-    ids = {(await send(by))[0].task.id for _ in range(2)}
-    ids.add((await send(desk.client("JSONRPC", "ada")))[0].task.id)
+    ids = {(await send(by, skill="buy"))[0].task.id for _ in range(2)}
+    ids.add((await send(desk.client("JSONRPC", "ada"), skill="buy"))[0].task.id)
     assert len(ids) == desk.shop.runs == 1
 
 
@@ -153,7 +166,8 @@ async def test_a_question_is_answered_and_its_task_goes_on(desk, binding):
 async def test_a_task_is_followed_and_canceled(desk, binding):
     """And what has ended is not canceled any more."""
     desk.shop.gate.clear()
-    by, streaming = await client(desk, binding), await client(desk, "JSONRPC", streaming=True)
+    by = await client(desk, binding)
+    streaming = await client(desk, "GRPC" if binding == "GRPC" else "JSONRPC", streaming=True)
     sending = asyncio.create_task(send(by))
     current = desk.client("JSONRPC", "ada")
     async with asyncio.timeout(10):
@@ -184,14 +198,14 @@ async def test_a_strangers_task_and_a_missing_one_can_not_be_told_apart(desk, bi
 
 @BINDINGS
 async def test_push_configurations_are_kept(desk, binding):
-    """Set and got; listed and deleted by JSON-RPC, the only binding by which the SDK's client can."""
+    """Set and got; listed and deleted but by HTTP+JSON, by which the SDK's client can't."""
     by = await client(desk, binding)
     [asked] = await send(by, skill="ask")
     hook = TaskPushNotificationConfig(task_id=asked.task.id, id="c1", url="https://hooks.example.org/")
     assert (await by.create_task_push_notification_config(hook)).url == hook.url
     wanted = GetTaskPushNotificationConfigRequest(task_id=asked.task.id, id="c1")
     assert (await by.get_task_push_notification_config(wanted)).url == hook.url
-    if binding == "JSONRPC":
+    if binding != "HTTP+JSON":
         listing = ListTaskPushNotificationConfigsRequest(task_id=asked.task.id)
         assert [c.id for c in (await by.list_task_push_notification_configs(listing)).configs] == ["c1"]
         await by.delete_task_push_notification_config(
@@ -200,10 +214,11 @@ async def test_push_configurations_are_kept(desk, binding):
         assert not (await by.list_task_push_notification_configs(listing)).configs
 
 
-async def test_the_extended_card_shows_what_its_caller_may_do(desk):
+@pytest.mark.parametrize("binding", ["JSONRPC", "GRPC"])
+async def test_the_extended_card_shows_what_its_caller_may_do(desk, binding):
     """In 0.3's form."""
-    card = await (await client(desk, "JSONRPC")).get_extended_agent_card(GetExtendedAgentCardRequest())
-    assert [skill.id for skill in card.skills] == ["look", "ask"]
+    card = await (await client(desk, binding)).get_extended_agent_card(GetExtendedAgentCardRequest())
+    assert [skill.id for skill in card.skills] == ["look", "ask", "buy"]
 
 
 # -- the card --------------------------------------------------------------------------------------------------------
@@ -217,7 +232,8 @@ async def test_one_card_serves_both_and_its_signature_holds(desk):
     assert (shown.url, shown.preferred_transport, shown.protocol_version) == (
         desk.card.supported_interfaces[0].url, "JSONRPC", "0.3",
     )  # fmt: skip
-    assert [(i.transport, i.url.rpartition("/")[2]) for i in shown.additional_interfaces] == [("HTTP+JSON", "v03")]
+    others = [(i.transport, i.url.rpartition("/")[2]) for i in shown.additional_interfaces]
+    assert others == [("HTTP+JSON", "v03"), ("GRPC", desk.grpc_target)]
     assert shown.supports_authenticated_extended_card
     assert shown.security_schemes["apiKey"].root.type == "apiKey"
     card = parse_card(body, "the tests")

@@ -117,9 +117,11 @@ def _interfaces(settings: Settings) -> list[AgentInterface]:
         AgentInterface(url=base + REST_PATH, protocol_binding="HTTP+JSON", protocol_version=PROTOCOL_VERSION)
     )
     # For callers that speak nothing newer; last, since the order is that of preference (A2A 1.0 §8.3.2).
+    legacy = [(base + JSONRPC_PATH, "JSONRPC"), (base + REST_03_PATH, "HTTP+JSON")]
+    if settings.grpc_target:
+        legacy.append((settings.grpc_target, "GRPC"))
     interfaces.extend(
-        AgentInterface(url=base + path, protocol_binding=binding, protocol_version=LEGACY_VERSION)
-        for path, binding in ((JSONRPC_PATH, "JSONRPC"), (REST_03_PATH, "HTTP+JSON"))
+        AgentInterface(url=url, protocol_binding=binding, protocol_version=LEGACY_VERSION) for url, binding in legacy
     )
     return interfaces
 

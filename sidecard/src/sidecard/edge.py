@@ -301,6 +301,11 @@ def check_version(version: str) -> None:
         raise VersionNotSupportedError(f"A2A-Version {shown} is not served here; send A2A-Version: {PROTOCOL_VERSION}")
 
 
+def is_03(version: str) -> bool:
+    """Whether an A2A-Version asks for 0.3, as none at all does."""
+    return bool(_LEGACY_VERSION.fullmatch(version))
+
+
 def _check_media_type(content_type: str, allowed: set[str]) -> None:
     media_type, _, parameters = content_type.lower().partition(";")
     if media_type.strip() not in allowed:
@@ -320,7 +325,7 @@ def _settle_version(scope: Scope, headers: Headers, *, legacy: bool = False) -> 
     version = headers.get("a2a-version", "")
     if not version and (version := _query(scope).get(VERSION_PARAMETER, "")):
         scope["headers"] = [*scope["headers"], (b"a2a-version", version.encode("latin-1", "replace"))]
-    if legacy and _LEGACY_VERSION.fullmatch(version):
+    if legacy and is_03(version):
         return True
     check_version(version)
     return False

@@ -1,7 +1,7 @@
 """What a request may hold, whatever the binding; JSON's shape is the edge's affair (see `proto_json`)."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from typing import cast
 
@@ -78,13 +78,26 @@ def check_content(params: SendMessageRequest) -> None:
     It costs little, whatever the size of the message: it goes before all checks that look at every part.
     """
     message = params.message
-    left = MAX_VALUES - len(message.parts) - len(message.extensions) - len(message.reference_task_ids)
-    data: list[Value | Struct] = [one.metadata for one in (params, message) if one.HasField("metadata")]
+    check_values(len(message.parts) + len(message.extensions) + len(message.reference_task_ids), _data(params))
+
+
+def _data(params: SendMessageRequest) -> Iterator[Value | Struct]:
+    yield from (one.metadata for one in (params, params.message) if one.HasField("metadata"))
+    for part in params.message.parts:
+        if part.HasField("data"):
+            yield part.data
+        if part.HasField("metadata"):
+            yield part.metadata
+
+
+def check_values(values: int, data: Iterable[Value | Struct]) -> None:
+    """Raises InvalidParamsError for a message of more values than MAX_VALUES, with those inside of its data.
+
+    And for data that are nested too deep, or hold what is no number in JSON. Nothing is looked at once it is too much.
+    """
+    left = MAX_VALUES - values
     if left <= 0:
         raise _too_many()
-    for part in message.parts:
-        data += [part.data] if part.HasField("data") else []
-        data += [part.metadata] if part.HasField("metadata") else []
     within: list[tuple[Value | Struct | ListValue, int]] = [(one, MAX_DATA_DEPTH) for one in data]
     while within:
         one, depth = within.pop()

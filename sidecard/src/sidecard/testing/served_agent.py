@@ -111,23 +111,24 @@ class Served:
             supported_protocol_bindings=[binding],
             streaming=streaming,
         )
-        client = ClientFactory(config).create(card, [_WithKey(caller)])
+        client = ClientFactory(config).create(card, [WithKey(caller)])
         self.stack.push_async_callback(client.close)
         return client
 
 
-class _WithKey(ClientCallInterceptor):
+class WithKey(ClientCallInterceptor):
     """Sends a caller's key with every call, whatever the binding."""
 
     def __init__(self, caller: str) -> None:
         self._caller = caller
 
     async def before(self, args: BeforeArgs) -> None:
+        """Add the key."""
         context = args.context = args.context or ClientCallContext()
         context.service_parameters = {**(context.service_parameters or {}), KEY_HEADER: key_of(self._caller)}
 
     async def after(self, args: AfterArgs) -> None:
-        pass
+        """Leave the answer as it is."""
 
 
 def key_of(caller: str) -> str:
