@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import grpc.aio
 import msgpack
 import pytest
+from a2a.compat.v0_3 import a2a_v0_3_pb2 as v03
+from a2a.compat.v0_3 import a2a_v0_3_pb2_grpc
 from a2a.types import SendMessageRequest, TaskPushNotificationConfig, a2a_pb2
 from a2a.types.a2a_pb2_grpc import A2AServiceStub
 from google.protobuf.json_format import MessageToJson, ParseDict
@@ -87,9 +89,9 @@ class Bank:
         self.tried += 1
         try:
             async with asyncio.timeout(STREAM_SECONDS if operation in STREAMS else 10):
-                return await {"JSONRPC": self._jsonrpc, "HTTP+JSON": self._rest, "GRPC": self._grpc}[binding](
-                    user, operation, params, headers
-                )
+                return await {
+                    "JSONRPC": self._jsonrpc, "HTTP+JSON": self._rest, "GRPC": self._grpc, "GRPC 0.3": self._grpc_03
+                }[binding](user, operation, params, headers)  # fmt: skip
         except TimeoutError:
             return "open", ""
 
@@ -124,11 +126,13 @@ class Bank:
         request = ParseDict(params, REQUESTS[operation]())
         metadata = [("x-api-key", key_of(user)), ("a2a-version", "1.0"), *headers.items()]
         call = getattr(A2AServiceStub(self.channel), operation)(request, metadata=metadata)
-        try:
-            events = [event async for event in call] if operation in STREAMS else [await call]
-        except grpc.aio.AioRpcError as error:
-            return error.code(), f"{error.details()} {error.trailing_metadata()}"
-        return grpc.StatusCode.OK, "".join(map(MessageToJson, events))
+        return await told_by(call, stream=operation in STREAMS)
+
+    async def _grpc_03(self, user, operation, params, headers):
+        method, request = in_03(operation, params)
+        metadata = [("x-api-key", key_of(user)), ("a2a-version", "0.3"), *headers.items()]
+        call = getattr(a2a_v0_3_pb2_grpc.A2AServiceStub(self.channel), method)(request, metadata=metadata)
+        return await told_by(call, stream=operation in STREAMS)
 
     async def open_task(self, user, tenant, binding="JSONRPC"):
         """A task that waits for its owner's answer and has a webhook."""
@@ -145,6 +149,45 @@ class Bank:
         ids = {"tenant": victim.tenant}
         hooks = await self.call("JSONRPC", victim.user, "ListTaskPushNotificationConfigs", ids | {"taskId": victim.id})
         return await self.call("JSONRPC", victim.user, "GetTask", ids | {"id": victim.id}), hooks
+
+
+async def told_by(call, *, stream):
+    """The status of a gRPC call, and all that it says."""
+    try:
+        events = [event async for event in call] if stream else [await call]
+    except grpc.aio.AioRpcError as error:
+        return error.code(), f"{error.details()} {error.trailing_metadata()}"
+    return grpc.StatusCode.OK, "".join(map(MessageToJson, events))
+
+
+def in_03(operation, params):
+    """The method and the message by which A2A 0.3 says the same over gRPC."""
+    if operation in {"SendMessage", "SendStreamingMessage"}:
+        sent = dict(params["message"])
+        hook = params.get("configuration", {}).get("taskPushNotificationConfig")
+        body = {"request": {"content": [{"text": part["text"]} for part in sent.pop("parts")], **sent}}
+        body |= {"configuration": {"pushNotification": hook, "blocking": True}} if hook else {}
+        return operation, ParseDict(body, v03.SendMessageRequest())
+    hook = params.get("id", "")
+    name = f"tasks/{params.get('taskId') or hook}"
+    config = {"push_notification_config": {"id": hook, "url": params.get("url", "")}}
+    return {
+        "GetTask": ("GetTask", v03.GetTaskRequest(name=name, history_length=params.get("historyLength", 0))),
+        "CancelTask": ("CancelTask", v03.CancelTaskRequest(name=name)),
+        "SubscribeToTask": ("TaskSubscription", v03.TaskSubscriptionRequest(name=name)),
+        "CreateTaskPushNotificationConfig": (
+            operation, v03.CreateTaskPushNotificationConfigRequest(parent=name, config=config)
+        ),
+        "ListTaskPushNotificationConfigs": (
+            "ListTaskPushNotificationConfig", v03.ListTaskPushNotificationConfigRequest(parent=name)
+        ),
+        "GetTaskPushNotificationConfig": (
+            operation, v03.GetTaskPushNotificationConfigRequest(name=f"{name}/pushNotificationConfigs/{hook}")
+        ),
+        "DeleteTaskPushNotificationConfig": (
+            operation, v03.DeleteTaskPushNotificationConfigRequest(name=f"{name}/pushNotificationConfigs/{hook}")
+        ),
+    }[operation]  # fmt: skip
 
 
 def sending(message_id, text, **more):
@@ -268,6 +311,25 @@ async def test_nobody_learns_or_changes_anything_of_anothers_tasks(bank, binding
     assert found == []
     assert tried > 300
     assert [await bank.state_of(victim) for victim in victims] == before
+
+
+async def test_nobody_learns_or_changes_anything_by_03(bank):
+    """As above, of 0.3 over gRPC: it names no tenant, so that its callers stand in the default one."""
+    victims = [await bank.open_task(*world) for world in WORLDS]
+    before = [await bank.state_of(victim) for victim in victims]
+    bank.tried = 0
+    found = await pry(bank, "GRPC 0.3", victims, [("ada", ""), ("bob", "")])
+    print(f"GRPC 0.3: {bank.tried} calls on others' tasks, {len(found)} told or did anything")
+    assert found == []
+    assert bank.tried > 100
+    assert [await bank.state_of(victim) for victim in victims] == before
+
+
+async def test_without_the_guard_03_tells_by_every_operation(bank, monkeypatch):
+    """What that is worth."""
+    let_in(monkeypatch)
+    found = await pry(bank, "GRPC 0.3", [await bank.open_task("ada", "")], [("bob", "")])
+    assert set(found) == REQUESTS.keys() - {"ListTasks", "GetExtendedAgentCard"}
 
 
 def let_in(monkeypatch):
