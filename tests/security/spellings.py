@@ -31,7 +31,7 @@ METHOD_TRICKS = (
     "/{service}/{method}\n", "/{service}/{method}\r\nx: y", "/{service}/{encoded}", "/{service}/{twice}",
     "/{service}/{lower}", "/{service}/{upper}", "/{lower_service}/{method}", "/{upper_service}/{method}",
     "/{service}.{method}", "/{service}:{method}", "/{service}/{service}.{method}", "/{service}/{service}/{method}",
-    "/.{service}/{method}", "/{service}./{method}", "/{short}/{method}", "/lf.{service}/{method}", "/*/{method}",
+    "/.{service}/{method}", "/{service}./{method}", "/{short}/{method}", "/x.{service}/{method}", "/*/{method}",
     "/{package}.*/{method}", "/{package}/A2AService/{method}", "/{package}.v2.A2AService/{method}",
     "/{service}/*", "/{service}/", "/{service}", "/", "*", "", "/{method}", "http://127.0.0.1/{service}/{method}",
     "//127.0.0.1/{service}/{method}", "/{service}/{method}{long}", "/{long}/../{service}/{method}", "/{service}/{wide}",

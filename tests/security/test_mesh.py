@@ -14,16 +14,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from dapr.proto.common.v1 import common_pb2
+from dapr.proto.runtime.v1 import dapr_pb2_grpc, invoke_pb2
+from google.protobuf.any_pb2 import Any
 
 from chaos.mesh import sentry
 from chaos.servers import TOKEN, Sidecar, sidecar
+from sidecard.grpc_03 import SERVICE as SERVICE_03
+from sidecard.grpc_server import SERVICE
 from tests.desk import rpc
+from tests.security.spellings import METHOD_TRICKS, TRICKS, spell_method
 
 SEND = rpc("SendMessage", {"message": {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "hello"}]}})
 JSON = {"content-type": "application/json", "a2a-version": "1.0"}
@@ -74,12 +81,16 @@ def way(project, tokens):
 
 @dataclass(frozen=True)
 class Small:
-    """Sidecars without rules: `eve` may call `vault`, which stands before the orchestrator; `plain` has no mTLS."""
+    """Sidecars without rules: `eve` may call `vault`, which stands before the orchestrator; `plain` has no mTLS.
+
+    `speaker` stands before its gRPC port.
+    """
 
     folder: Path
     eve: Sidecar
     vault: Sidecar
     plain: Sidecar
+    speaker: Sidecar
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +109,13 @@ def small(project, tokens, tmp_path_factory):
                         environment=environment)
             )  # fmt: skip
 
-        with ThreadPoolExecutor(3) as pool:
+        speaks = ["--app-protocol", "grpc", "--app-port", app.env["SIDECARD_GRPC_PORT"]]
+        with ThreadPoolExecutor(4) as pool:
+            speaker = pool.submit(start, "speaker", *authority.options, *speaks, environment=known)
             vault = pool.submit(start, "vault", *authority.options, *behind, environment=known)
             eve = pool.submit(start, "eve", *authority.options, environment=authority.environment)
             plain = pool.submit(start, "plain", environment=None)
-            yield_these = eve.result(), vault.result(), plain.result()
+            yield_these = eve.result(), vault.result(), plain.result(), speaker.result()
         yield Small(folder, *yield_these)
 
 
@@ -205,20 +218,6 @@ def test_without_rules_everything_gets_through(small):
 # -- under which spelling --------------------------------------------------------------------------------------------
 
 CLOSED = ("rest/tasks", "readyz", "healthz", "rest/extendedAgentCard", "dapr/config")
-TRICKS = (
-    "{open}%2F..%2F{closed}", "{open}%2f..%2f{closed}", "{open}/../{closed}", "{open}/..%2f{closed}",
-    "{open}%2F../{closed}", "{open}/%2e%2e/{closed}", "{open}/%2E%2E%2F{closed}", "{open}/.%2e/{closed}",
-    "{open}/..;/{closed}", "{open};/../{closed}", "{open}//..//{closed}", "{open}/./../{closed}",
-    "{open}%5C..%5C{closed}", "{open}\\..\\{closed}", "{open}%00/../{closed}", "{open}%0a/../{closed}",
-    "{open}%252F..%252F{closed}", "{open}%c0%af..%c0%af{closed}", "{open}/%c0%ae%c0%ae/{closed}",
-    "{closed}#{open}", "{closed}%23{open}", "{closed}?{open}", "{closed}%3F{open}", "{closed}?x=/{open}",
-    "{closed};{open}", "{closed}%3b{open}", "{closed}%00{open}", "/{closed}", "//{closed}", "%2F{closed}", "./{closed}",
-    ".//{closed}", "{closed}/", "{closed}//", "{closed}/.", "{closed}%20", "{closed}%00", "{upper}", "{first}",
-    "x/../{closed}",
-    "..//method/{closed}", "../method/{closed}", "%2e%2e%2fmethod%2f{closed}", "{open}/../../method/{closed}",
-    "{long}/../{closed}", "{long}%2F..%2F{closed}", "http://127.0.0.1/{closed}",
-)  # fmt: skip
-"""Spellings of a closed path beside an open one (CVE-2026-41491 and its kin)."""
 OURS = ('"ready"', '"alive"', '"tasks"', "ErrorInfo", "supportedInterfaces", "dapr-caller")
 """What the apps say behind the closed paths, be it in an error, and say nowhere else."""
 
@@ -261,6 +260,87 @@ def test_no_spelling_of_a_path_gets_past_the_access_rules(desk):
 def test_without_rules_spellings_reach_what_they_spell(small):
     """What that is worth."""
     assert len(spell(Way(small.eve.http_port, TOKEN, "vault"))[0]) > 50
+
+
+@dataclass(frozen=True)
+class GrpcWay:
+    """Through a sidecar's gRPC API, which wants this token, to an app."""
+
+    port: int
+    token: str
+    app: str
+
+    def send(self, path, method):
+        """Status and all of an answer to a path, asked for by Dapr's InvokeService; 0, when it is refused."""
+        verb = common_pb2.HTTPExtension.Verb.Value(method)
+        asked = common_pb2.InvokeRequest(
+            method=path,
+            data=Any(value=SEND if method == "POST" else b""),
+            content_type="application/json",
+            http_extension=common_pb2.HTTPExtension(verb=verb),
+        )
+        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+            stub = dapr_pb2_grpc.DaprStub(channel)
+            try:
+                given = stub.InvokeService(
+                    invoke_pb2.InvokeServiceRequest(id=self.app, message=asked),
+                    metadata=[("dapr-api-token", self.token)],
+                )
+            except grpc.RpcError as error:
+                return 0, error.details()
+        return 200, given.data.value.decode("utf-8", "replace")
+
+    def call(self, methods, *metadata):
+        """Those of these gRPC methods that the app itself answers, be it with an error: in its own words."""
+        found = []
+        sent = [("dapr-api-token", self.token), ("dapr-app-id", self.app), *metadata]
+        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+            for method in methods:
+                try:
+                    channel.unary_unary(method)(b"", metadata=sent, timeout=10)
+                except grpc.RpcError as error:
+                    if b"a2a-protocol.org" not in dict(error.trailing_metadata() or ()).get(DETAILS, b""):
+                        continue
+                found.append(method)
+        return found
+
+
+DETAILS = "grpc-status-details-bin"
+EXACT = [(SERVICE, "ListTasks", "GetTask"), (SERVICE, "SendMessage", "GetTask"), (SERVICE_03, "GetTask", "CancelTask")]
+METHODS = [f"/{service}/{method}" for service, method, _ in EXACT]
+SPELLED = [spell_method(trick, *names) for names in EXACT for trick in METHOD_TRICKS]
+
+
+def test_no_spelling_of_a_path_gets_in_by_grpc(desk):
+    """The same paths by the sidecar's gRPC API, which no other program has tidied up."""
+    through = GrpcWay(desk.grpc_port, TOKEN, "orchestrator")
+    assert "supportedInterfaces" in through.send(".well-known/agent-card.json", "GET")[1]
+    found, tried = spell(through)
+    print(f"{tried} spellings by gRPC, {len(found)} got in")
+    assert found == []
+    assert tried > 400
+
+
+def test_without_rules_paths_by_grpc_reach_what_they_spell(small):
+    """What that is worth."""
+    assert len(spell(GrpcWay(small.eve.grpc_port, TOKEN, "vault"))[0]) > 20
+
+
+def test_no_grpc_method_is_proxied_to_an_app(desk, project):
+    """The sidecars carry gRPC to nobody, by whatever method: their apps have an HTTP channel, and rules for paths."""
+    found = []
+    for app in project.apps:
+        if app.app_port:
+            found += GrpcWay(desk.grpc_port, TOKEN, app.app_id).call([*METHODS, *SPELLED])
+    print(f"{len(METHODS + SPELLED)} methods of each app, {len(found)} were answered")
+    assert found == []
+
+
+def test_before_a_grpc_port_and_without_rules_methods_are_proxied(small):
+    """What that is worth: the exact methods get to the app, to be judged there. The spelled ones are no methods."""
+    through = GrpcWay(small.eve.grpc_port, TOKEN, "speaker")
+    assert through.call(METHODS, ("a2a-version", "1.0")) == METHODS
+    assert through.call(SPELLED) == []
 
 
 # -- under which name ------------------------------------------------------------------------------------------------
@@ -359,6 +439,33 @@ def walk_in(project, headers_of):
                 if status not in {401, 404, 405}:
                     found.append((app.app_id, path, status))
     return found
+
+
+def spell_directly(project, headers_of):
+    """Answers of the apps' own ports to closed paths, spelled beside one that is open to all; how many were tried."""
+    found, tried = [], 0
+    for app in project.apps:
+        if app.app_port:
+            headers = headers_of(app.app_id)
+            for trick, closed in itertools.product(TRICKS, ("a2a", "rest/tasks", "mcp", "agents", "estate")):
+                path = trick.format(open="healthz", closed=closed, upper=closed.upper(), long="healthz/" + "x" * 5_000,
+                                    first=f"%{ord(closed[0]):x}{closed[1:]}")  # fmt: skip
+                method = "GET" if closed in {"rest/tasks", "agents"} else "POST"
+                status, _ = Way(app.app_port).send(path, method, **headers)
+                tried += 1
+                if status not in {0, 400, 401, 404, 405}:
+                    found.append((app.app_id, path[-80:], status))
+    return found, tried
+
+
+def test_no_spelling_of_a_path_gets_into_an_app_directly(project, tokens):
+    """Nor to where it leads by itself; by whom the app knows some of them are what they spell."""
+    found, tried = spell_directly(project, lambda _: {"dapr-caller-app-id": "orchestrator"})
+    print(f"{tried} spellings at the apps' own ports, {len(found)} got in")
+    assert found == []
+    assert tried > 1_000
+    known = {"dapr-caller-app-id": "orchestrator"}
+    assert spell_directly(project, lambda app_id: {**known, "dapr-api-token": tokens(app_id)["APP_API_TOKEN"]})[0]
 
 
 def test_an_app_answers_nobody_directly(project, tokens):

@@ -36,7 +36,11 @@ _LIMITS = {
     "grpc.http2.min_recv_ping_interval_without_data_ms": 10_000,  # a client's pings come no oftener, or it has to go
     "grpc.http2.max_ping_strikes": 2,
 }
-"""What a connection may be, and do, whoever has opened it."""
+"""What a connection may be, and do, whoever has opened it.
+
+None are kept free for callers that are known, as over HTTP (see `connections`): grpcio says nothing of a connection
+before its first call, nor lets us end one. Who must be reached through a flood of strangers is called over HTTP.
+"""
 
 
 class _Admitting(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
