@@ -22,7 +22,8 @@ context    what a skill sees of its task      watch     other agents' tasks, and
 waits      steps that others end              delegating a call, and what is done when it fails
 runner     skills running, and what becomes of their tasks
 identity   a message that was sent before     binding   parts to models and back
-outbox     receivers are told, in order       engine    new tasks, answers, cancels, restarts
+intake     a message starts a task, or goes on with one
+outbox     receivers are told, in order       engine    moves tasks on; cancels, restarts
 act        what a caller did, or was refused  trail     a slot's audit, in pages, chained
 sightings  acts that change nothing           audit_log the audit read back, and checked
 ledger     the audit of an app without tasks
