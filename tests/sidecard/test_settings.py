@@ -3,7 +3,8 @@
 import pytest
 
 from sidecard.errors import ConfigurationError
-from sidecard.settings import LOCAL, Settings
+from sidecard.settings import LOCAL, MOST_BODY_BYTES, Settings
+from sidecard.tasks.pending import MOST_RECORD_BYTES
 
 
 @pytest.fixture(autouse=True)
@@ -125,4 +126,14 @@ def test_half_of_tls_is_none(monkeypatch, variables, words):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=words):
+        Settings.load("shop")
+
+
+def test_no_larger_bodies_are_taken_than_a_task_can_keep(monkeypatch):
+    """They would be received whole, and refused one by one; an operator is told at once, and how much fits."""
+    assert MOST_BODY_BYTES == MOST_RECORD_BYTES
+    monkeypatch.setenv("SIDECARD_MAX_BODY_BYTES", str(MOST_RECORD_BYTES))
+    assert Settings.load("shop").max_body_bytes == MOST_RECORD_BYTES
+    monkeypatch.setenv("SIDECARD_MAX_BODY_BYTES", str(MOST_RECORD_BYTES + 1))
+    with pytest.raises(ConfigurationError, match=r"SIDECARD_MAX_BODY_BYTES.*8000000"):
         Settings.load("shop")

@@ -12,6 +12,9 @@ from sidecard.validation import explain
 LOCAL = Path(".sidecard")
 """What `sidecard bootstrap` made, from the project's root. In containers the platform hands in the same."""
 
+MOST_BODY_BYTES = 8_000_000
+"""What a task's log takes at once (`tasks.pending`): more could be received, and never kept."""
+
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
@@ -116,7 +119,13 @@ class Settings(BaseSettings):
         validation_alias="SIDECARD_CONNECTIONS",
         description="Connections that each port takes at once; one in eight of them is for callers not known yet.",
     )
-    max_body_bytes: int = Field(default=4_194_304, ge=1_024, validation_alias="SIDECARD_MAX_BODY_BYTES")
+    max_body_bytes: int = Field(
+        default=4_194_304,
+        ge=1_024,
+        le=MOST_BODY_BYTES,
+        validation_alias="SIDECARD_MAX_BODY_BYTES",
+        description="Bytes of a request, on every binding; at most what a task's log takes at once.",
+    )
     retention_days: float = Field(
         default=30.0,
         ge=0,
