@@ -62,6 +62,12 @@ def declared(skill: str, failed: str, rejected: str, *, idempotent: bool) -> tup
     return failed, rejected
 
 
+def escalated_to(failed: str, rejected: str) -> list[str]:
+    """The rights of those to whom a skill's declarations escalate."""
+    ends = ((TaskState.TASK_STATE_FAILED, failed), (TaskState.TASK_STATE_REJECTED, rejected))
+    return sorted({action.scope for state, said in ends for action in read(said, state) if action.scope})
+
+
 def _read(word: str, fitting: frozenset[str]) -> Action:
     kind, _, scope = word.partition(":")
     if kind not in fitting or bool(scope) != (kind == "escalate"):

@@ -85,3 +85,17 @@ def test_a_key_to_an_agents_name_is_a_warning(project):
     project.change(FILE, put("callers", "expenses", "api_key", value=True))
     problem = "whoever holds the key of 'expenses' is taken for that agent"
     assert [(f.level, f.problem) for f in check(project.root)] == [("warning", problem)]
+
+
+def test_a_right_to_whom_an_end_is_escalated_must_be_held(project):
+    """By somebody at the agent that delegates, who asks there; else such a task would wait for ever."""
+    scopes = ["flights:book", "flights:search"]
+    source = STUB.format(name="flights", scopes=scopes).replace(
+        'rejected="surface"', 'rejected="escalate:trips:rescue"'
+    )
+    project.write("agents/flights/agent.py", source)
+    problem = "nobody holds 'trips:rescue' of 'orchestrator', to whom {!r} of 'flights' escalates"
+    escalations = [found for found in project.findings() if "escalates" in found[1]]
+    assert escalations == [(FILE, problem.format(scope)) for scope in scopes]
+    project.change(FILE, put("callers", "manager", "grants", "orchestrator", value=["spend:approve", "trips:rescue"]))
+    assert not [found for found in project.findings() if "escalates" in found[1]]

@@ -6,14 +6,25 @@ The files stay the forker's own: they are checked, not generated. Each surface i
 
 from pathlib import Path
 
-from sidecard.check import access, committed, components, compose, contracts, manifests, network, runfile, scopes
+from sidecard.check import (
+    access,
+    committed,
+    components,
+    compose,
+    contracts,
+    foreign,
+    manifests,
+    network,
+    runfile,
+    scopes,
+)
 from sidecard.check.estate import Estate
 from sidecard.check.finding import Finding
 from sidecard.errors import ConfigurationError
 
 __all__ = ["Finding", "check"]
 
-_SURFACES = (runfile, scopes, access, components, compose, manifests, network, committed, contracts)
+_SURFACES = (runfile, scopes, foreign, access, components, compose, manifests, network, committed, contracts)
 
 
 def check(project: Path) -> list[Finding]:

@@ -30,15 +30,17 @@ Calls = dict[str, dict[str, dict[str, frozenset[str]]]]
 # An interpreter of its own: agents of the project under check are imported, not those of whoever checks.
 _IMPORT_AGENTS = """
 import importlib, json, sys
+from sidecard.actions import escalated_to
 from sidecard.contract import contract_of
 found = {}
 for name in sys.argv[1:]:
     try:
         agent = importlib.import_module(f"agents.{name}.agent").agent
-        skills = {key: {"scope": skill.scope, "idempotent": skill.idempotent} for key, skill in agent.skills.items()}
+        skills = {key: skill.scope for key, skill in agent.skills.items()}
+        escalates = {key: escalated_to(skill.failed, skill.rejected) for key, skill in agent.skills.items()}
         contracts = {key: contract_of(skill) for key, skill in agent.skills.items()}
         found[name] = {"name": agent.name, "version": agent.version, "skills": skills, "asks": sorted(agent.asks),
-                       "contracts": contracts}
+                       "contracts": contracts, "escalates": escalates}
     except Exception as error:
         found[name] = {"error": f"{type(error).__name__}: {error}"}
 sys.stdout.write("\\n" + json.dumps(found))
@@ -49,7 +51,8 @@ sys.stdout.write("\\n" + json.dumps(found))
 class AgentFacts:
     """What an agent's code says: its name, its version, the scope of each skill, and those its questions demand.
 
-    `contracts` is what each skill promises, see `contract`.
+    `contracts` is what each skill promises, see `contract`; `escalates` has the rights of those to whom an end of it
+    without success is escalated, see `actions`.
     """
 
     name: str
@@ -57,6 +60,7 @@ class AgentFacts:
     skills: Mapping[str, str]
     asks: frozenset[str]
     contracts: Mapping[str, dict[str, Any]]
+    escalates: Mapping[str, list[str]]
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -157,8 +161,10 @@ class Estate:
             if "error" in told:
                 self.report(f"agents/{name}/agent.py", f"can't be imported: {told['error']}", "mend it first")
                 continue
-            skills = {key: skill["scope"] for key, skill in told["skills"].items()}
-            facts[name] = AgentFacts(told["name"], told["version"], skills, frozenset(told["asks"]), told["contracts"])
+            facts[name] = AgentFacts(
+                told["name"], told["version"], told["skills"], frozenset(told["asks"]), told["contracts"],
+                told["escalates"],
+            )  # fmt: skip
         return facts
 
     @cached_property

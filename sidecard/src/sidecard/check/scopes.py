@@ -1,6 +1,6 @@
 """The app's half of access control: agents/callers.yaml against the skills in the agents' code."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from sidecard.callers import Grant
 from sidecard.check.estate import Estate
@@ -36,6 +36,22 @@ def check(estate: Estate) -> Iterator[Finding]:
             )
         for scope in sorted(agent.scopes - granted.get(name, set())):
             yield Finding(FILE, f"nobody holds {scope!r} of {name!r}", "grant it to a caller, or remove it", "warning")
+    yield from _escalated(estate, granted)
+
+
+def _escalated(estate: Estate, granted: Mapping[str, set[str]]) -> Iterator[Finding]:
+    """Who delegates asks somebody with the right that a skill's author has named: so somebody must hold it there."""
+    for name, agent in estate.agents.items():
+        asking = [one for one in estate.agents if one in estate.callers and estate.callers[one].grants.get(name)]
+        for skill, scopes in agent.escalates.items():
+            for scope in scopes:
+                for delegating in asking or [name]:
+                    if scope not in granted.get(delegating, set()):
+                        yield Finding(
+                            FILE,
+                            f"nobody holds {scope!r} of {delegating!r}, to whom {skill!r} of {name!r} escalates",
+                            f"grant it there to a person, and add it to asks in agents/{delegating}/agent.py",
+                        )
 
 
 def _more_than_it_needs(estate: Estate, caller: str, grant: Grant) -> Iterator[Finding]:
