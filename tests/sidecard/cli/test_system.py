@@ -28,9 +28,12 @@ SENTRY_PORTS = (51001, 8399)
 @pytest.fixture(scope="module")
 def running(new_project: Callable[[Path], Project], tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system that is up for the whole module."""
-    os.environ["OTEL_RESOURCE_ATTRIBUTES"] = "handed=down"
-    with System(new_project(tmp_path_factory.mktemp("desk") / "desk"), sentry_ports=SENTRY_PORTS) as system:
-        del os.environ["OTEL_RESOURCE_ATTRIBUTES"]
+    system = System(new_project(tmp_path_factory.mktemp("desk") / "desk"), sentry_ports=SENTRY_PORTS)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OTEL_RESOURCE_ATTRIBUTES", "handed=down")
+        environment.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        system.up()
+    with system:
         yield system
 
 
@@ -59,6 +62,11 @@ def _invoke(system: System, path: str) -> httpx.Response:
 def test_all_are_healthy(running: System) -> None:
     """After `up` every app and sidecar answers."""
     assert running.healthy() == {"stub-agent": True, "stub-tool": True, "stub-desk": True}
+
+
+def test_sources_are_compiled_once(running: System) -> None:
+    """And not by each app at each start, also where Python is told to keep no bytecode."""
+    assert list((running.project.root / "agents" / "tool" / "__pycache__").glob("__main__.*.pyc"))
 
 
 def test_second_up_does_nothing(running: System) -> None:

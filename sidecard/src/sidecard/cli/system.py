@@ -1,11 +1,11 @@
 """The system on a laptop: sentry, and what dapr.yaml names, started, watched, restarted and stopped as one thing."""
 
+import compileall
 import contextlib
 import fcntl
 import os
 import re
 import signal
-import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -16,16 +16,15 @@ from typing import IO, Any, Self
 import httpx
 import psutil
 
+import sidecard
 from sidecard.cli import bootstrap, processes, runtime
 from sidecard.cli.console import Console
 from sidecard.cli.logs import Logs, ends, read
 from sidecard.cli.project import App, Project
 from sidecard.errors import ConfigurationError
+from sidecard.loopback import NO_CERTIFICATES
 
 _LOOK = 0.15
-# Everything here answers in plain HTTP. By default each request reads all of the world's certificates first, 40 ms that
-# what is being started waits for.
-_NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _DEATHS = {
     "app": re.compile(r"The App process exited with error code: (.*)|(Exited App successfully)"),
     "daprd": re.compile(r"The daprd process exited with error code: (.*)|(Exited Dapr successfully)"),
@@ -85,6 +84,7 @@ class System:
                     self._stop()
             processes.refuse_taken({port: what for app in self.project.apps for port, what in app.ports.items()})
             self._logs.put_aside()
+            self._compile()
             try:
                 self._ensure_sentry(programs["sentry"])
                 return self._start_apps(programs["dapr"], timeout)
@@ -268,6 +268,14 @@ class System:
 
     # --- starting ---
 
+    def _compile(self) -> None:
+        """Makes bytecode of our own sources, as an install does of a package's: else each app would, side by side.
+
+        At every start, where the environment tells Python to keep none.
+        """
+        for sources in (Path(sidecard.__file__).parent, self.project.root / "agents"):
+            compileall.compile_dir(sources, quiet=2)
+
     def _spawn(self, command: Sequence[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         """Starts a process that outlives this one, in a session of its own, carrying the mark."""
         environment[processes.MARK] = self.project.mark
@@ -293,6 +301,6 @@ class System:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2, trust_env=False, verify=_NO_CERTIFICATES).is_success
+        return httpx.get(url, timeout=2, trust_env=False, verify=NO_CERTIFICATES).is_success
     except httpx.HTTPError:
         return False
