@@ -57,6 +57,7 @@ from sidecard.sidecar import MeshTransport, read_secret, sidecar_client
 from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.handler import DurableRequestHandler
+from sidecard.tasks.identity import task_id_keys
 from sidecard.tasks.retention import Keep
 from sidecard.tasks.store import DaprStateStore
 from sidecard.telemetry import Telemetry, configure
@@ -75,8 +76,6 @@ OURS_ALONE: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False
 COLLECT_AFTER = 50_000
 """Objects more than before, after which Python looks for garbage in cycles."""
 STARTING = "This agent is starting: its sidecar is not up yet; try again in a second"
-SHORTEST_KEY = 16
-"""Bytes of the key that makes task ids unguessable."""
 _API_KEYS = TypeAdapter(dict[str, str])
 
 
@@ -192,7 +191,7 @@ class Service:
         sidecar = await stack.enter_async_context(sidecar_client(settings))
         self._card.sign(await self._secret(sidecar, name, "signing-key"))
         api_keys = _api_keys(await self._secret(sidecar, name, "api-keys"))
-        task_id_key, *former_keys = _task_id_keys(await self._secret(sidecar, name, "task-id-key"))
+        task_id_key, *former_keys = task_id_keys(await self._secret(sidecar, name, "task-id-key"))
         trust = TrustStore.parse(await self._secret(sidecar, "trust", "publishers"))
         outside = await self._outside(sidecar, stack)
         self._follow_keys = partial(keep_current, self._card, trust, name, partial(read_secret, sidecar))
@@ -352,18 +351,6 @@ def serve_on(
     if resource is not None:
         app.router.routes.append(resource.route())
     app.add_middleware(Edge, jsonrpc=JsonRpc(handler), door=door, max_body_bytes=max_body_bytes, resource=resource)
-
-
-def _task_id_keys(secret: str) -> list[bytes]:
-    """The keys in a secret, the present one first. Raises ConfigurationError, without its content."""
-    with contextlib.suppress(ValueError):
-        keys = [bytes.fromhex(key) for key in secret.split()]
-        if keys and min(map(len, keys)) >= SHORTEST_KEY:
-            return keys
-    raise ConfigurationError(
-        f"the secret task-id-key is not {SHORTEST_KEY} bytes or more in hexadecimal: restore the one that its tasks "
-        "were made with; for a new store, remove it and run `sidecard bootstrap`"
-    )
 
 
 def _api_keys(secret: str) -> dict[str, str]:

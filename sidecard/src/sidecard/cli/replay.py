@@ -11,6 +11,7 @@ from sidecard.cli.console import Console
 if TYPE_CHECKING:
     from sidecard.agent import Agent
     from sidecard.cli.project import Project
+    from sidecard.screening.vault import Vault
     from sidecard.tasks.replay import Replay
 
 DISAGREES = 1
@@ -46,7 +47,10 @@ def replay(
             code = _code_of(project, agent)
             file = CallersFile.read(project.root / "agents" / "callers.yaml")
             scopes_of = Callers(agent, file, app_token="", api_keys={}).scopes_of
-            return state_name(folded.state), await replayed(code, opened.of(agent), folded, entries, scopes_of)
+            outcome = await replayed(
+                code, opened.of(agent), folded, entries, scopes_of, vault=_vault_of(project, agent)
+            )
+            return state_name(folded.state), outcome
 
     state, outcome = asyncio.run(work())
     for line in _lines(outcome, state):
@@ -77,6 +81,19 @@ def _lines(outcome: "Replay", state: str) -> "list[str]":
     ends = f"ends {outcome.state}" if outcome.state else "does not end"
     verdict = "[green]agrees[/green]" if outcome.agrees else "[red]disagrees[/red]"
     return [*stops, *found, f"{verdict}: {did}; the log says {state}, the replay {ends}"]
+
+
+def _vault_of(project: "Project", agent: str) -> "Vault | None":
+    """What opens what was redacted in the agent's tasks; None where this project does not have its key."""
+    from sidecard.cli.bootstrap import read_json
+    from sidecard.screening.vault import Vault
+    from sidecard.tasks.identity import task_id_keys
+
+    secret = read_json(project.local / "secrets.json").get(agent, {}).get("task-id-key")
+    if not secret:
+        return None
+    key, *former = task_id_keys(secret)
+    return Vault(agent, key, former)
 
 
 def _code_of(project: "Project", name: str) -> "Agent":

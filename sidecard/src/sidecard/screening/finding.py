@@ -1,7 +1,9 @@
 """What inspecting a text can find, and what can be decided about it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sidecard.errors import SidecardError
 
@@ -56,6 +58,12 @@ class Decision:
     rule: str
     place: str
     count: int = 1
+
+    @classmethod
+    def unpacked(cls, packed: Sequence[Any]) -> "Decision":
+        """From a task's log."""
+        action, kind, *said = packed
+        return cls(Action(action), Kind(kind), *said)
 
     def packed(self) -> list[str | int]:
         """As it is stored in a task's log."""

@@ -145,7 +145,7 @@ class Guard:
         if blocked := next((one for one in decided if one.action is Action.BLOCK), None):
             _empty(content)
             record = ["screened", way.direction.value, way.what, packed, b""]
-            return Outcome((record,), _reason(way.what, blocked), changed=True)
+            return Outcome((record,), reason(way.what, blocked), changed=True)
         originals: dict[str, str] = {}
         for spot, hidden in redacted:
             spot.put(self._redact(task_id, spot.text.text, hidden, originals))
@@ -256,7 +256,7 @@ def _empty(content: Content) -> None:
         content.name = content.artifact_id
 
 
-def _reason(what: str, blocked: Decision) -> str:
+def reason(what: str, blocked: Decision) -> str:
     """Why something goes no further, without a word of it."""
     found = {
         Kind.INJECTION: "it reads like instructions to a language model",

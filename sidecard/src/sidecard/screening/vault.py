@@ -58,10 +58,7 @@ class Vault:
 
     def reveal(self, task_id: str, sealed: Iterable[bytes], text: str) -> str:
         """A text with the originals in place of this task's placeholders."""
-        if not PLACEHOLDER.search(text):
-            return text
-        originals = self.open(task_id, sealed)
-        return PLACEHOLDER.sub(lambda match: originals.get(match.group(), match.group()), text)
+        return revealed(self.open(task_id, sealed), text) if PLACEHOLDER.search(text) else text
 
     def _open(self, task_id: str, sealed: bytes) -> dict[str, str]:
         token = jwe.JWE(algs=["dir", "A256GCM"])
@@ -78,6 +75,11 @@ class Vault:
 
     def _mac(self, *said: str) -> str:
         return hmac.new(self._marking, msgpack.packb(said), hashlib.sha256).hexdigest()
+
+
+def revealed(originals: Mapping[str, str], text: str) -> str:
+    """A text with these originals in place of their placeholders."""
+    return PLACEHOLDER.sub(lambda match: originals.get(match.group(), match.group()), text)
 
 
 def _derived(key: bytes, purpose: str) -> bytes:

@@ -16,6 +16,22 @@ KEY = "task-id-key"
 """Where the store has the fingerprint of the key that its tasks' ids are made with."""
 
 
+SHORTEST_KEY = 16
+"""Bytes of the key that makes task ids unguessable."""
+
+
+def task_id_keys(secret: str) -> list[bytes]:
+    """The keys in a secret, the present one first. Raises ConfigurationError, without its content."""
+    with contextlib.suppress(ValueError):
+        keys = [bytes.fromhex(key) for key in secret.split()]
+        if keys and min(map(len, keys)) >= SHORTEST_KEY:
+            return keys
+    raise ConfigurationError(
+        f"the secret task-id-key is not {SHORTEST_KEY} bytes or more in hexadecimal: restore the one that its tasks "
+        "were made with; for a new store, remove it and run `sidecard bootstrap`"
+    )
+
+
 class TaskIds:
     """Ids of the tasks that first messages make: the same for the same message, unguessable for others.
 

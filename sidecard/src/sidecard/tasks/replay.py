@@ -9,6 +9,10 @@ from a2a.types import Artifact, Message, TaskState
 
 from sidecard.agent import Agent
 from sidecard.errors import SidecardError
+from sidecard.screening.finding import Action, Decision, Direction, Withheld
+from sidecard.screening.guard import reason
+from sidecard.screening.strings import Spot, strings_of
+from sidecard.screening.vault import Vault, revealed
 from sidecard.tasks import binding
 from sidecard.tasks.act import Act
 from sidecard.tasks.entry import Entry, Record
@@ -16,6 +20,7 @@ from sidecard.tasks.journal import Journal
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.run import STOP_SECONDS, Branch, OutcomeUnknown, Run, StepMismatch
 from sidecard.tasks.runner import Runner
+from sidecard.tasks.screened import Screened
 from sidecard.tasks.state import EVENTS, FoldedTask, Step
 from sidecard.tasks.states import TERMINAL, state_name
 from sidecard.tasks.store import StateStore
@@ -100,15 +105,20 @@ async def replay(
     entries: Sequence[Entry],
     scopes_of: Callable[[str], frozenset[str]],
     *,
+    vault: Vault | None = None,
     seconds: float = REPLAY_SECONDS,
 ) -> Replay:
     """Run a task's skill over its log (see `loading.read_log`) and compare. Nothing is written, sent or done.
+
+    With the agent's `vault` the skill sees what content inspection has redacted in the task where it asks for it, and
+    what it makes is compared with the originals; nothing is inspected anew, and what was withheld is withheld again.
 
     Every recorded step returns what was recorded; at one that is not, its branch stops, as it does where the task
     waits. What lies between the steps is run as it is. `scopes_of` tells what the task's owner may do today.
     """
     live = _Replayed(store, folded, entries)
-    run = live.run = _Rerun(live)
+    originals = {} if vault is None else vault.open(folded.meta["task"], folded.sealed)
+    run = live.run = _Rerun(live, originals)
     main = run.start(Runner(agent, _NOBODY, scopes_of, again=lambda _: None).execute(live, run))
     done, _ = await asyncio.wait([main], timeout=seconds)
     if not done:
@@ -117,7 +127,7 @@ async def replay(
         await run.ended(STOP_SECONDS)
     elif not main.cancelled():
         main.result()
-    return _Comparison(folded, live, run).result()
+    return _Comparison(folded, live, run, originals).result()
 
 
 class _Nobody:
@@ -160,6 +170,7 @@ class _Replayed(Live):
         super().__init__(journal, _NOBODY, begun, folded.meta, replica="replay", clock=lambda: folded.at)
         self._prospect.state, self._prospect.question = TaskState.TASK_STATE_SUBMITTED, None
         self.recorded = {_output(record): (place, record) for place, record in _events(entries) if record[-2]}
+        self.withheld = [list(decided) for decided in _withheld(entries)]
         self.made: dict[Output, Record] = {}
         self.end: Record | None = None
 
@@ -179,16 +190,48 @@ class _Replayed(Live):
         pass
 
 
+class _Screened(Screened):
+    """Inspects nothing, and withholds what was withheld: an output that is not in the log, while a decision says so."""
+
+    def __init__(self, live: _Replayed, originals: Mapping[str, str]) -> None:
+        super().__init__(live, None)
+        self.output: Output = "", 0
+        self._replayed = live
+        self._originals = originals
+
+    async def artifact(self, artifact: Artifact) -> tuple[list[Record], bytes]:
+        self._withhold("artifact")
+        return await super().artifact(artifact)
+
+    async def status(self, message: Message) -> tuple[list[Record], bytes]:
+        self._withhold("status")
+        return await super().status(message)
+
+    def reveal(self, text: str) -> str:
+        return revealed(self._originals, text)
+
+    def _withhold(self, what: str) -> None:
+        withheld = self._replayed.withheld
+        if self.output not in self._replayed.recorded and withheld and withheld[0][0] == what:
+            raise Withheld(reason(*withheld.pop(0)))
+
+
 class _Rerun(Run):
     """A run that waits for ever at a step whose outcome is not recorded, and remembers how far each branch came."""
 
-    def __init__(self, live: _Replayed) -> None:
+    def __init__(self, live: _Replayed, originals: Mapping[str, str]) -> None:
         super().__init__(live, _NOBODY)
+        self.screened = _Screened(live, originals)
         self.branches: dict[str, Branch] = {}
         self.finished: set[str] = set()
         self.stops: dict[str, Stop] = {}
         self.returned = 0
         self.mismatches: list[str] = []
+
+    def output(self) -> tuple[str, int, bool]:
+        branch, number, stored = super().output()
+        self.screened.output = branch, number  # type: ignore[attr-defined]
+        return branch, number, stored
 
     async def step(self, kind: str, arguments: str) -> tuple[str, Step | None]:
         try:
@@ -230,8 +273,9 @@ class _Rerun(Run):
 class _Comparison:
     """What a log tells, beside what its replay did."""
 
-    def __init__(self, folded: FoldedTask, live: _Replayed, run: _Rerun) -> None:
+    def __init__(self, folded: FoldedTask, live: _Replayed, run: _Rerun, originals: Mapping[str, str]) -> None:
         self._folded = folded
+        self._originals = originals
         self._live = live
         self._run = run
 
@@ -245,9 +289,10 @@ class _Comparison:
         return Replay(self._run.returned, equal, state, stops, found)
 
     def _same(self, output: Output) -> bool:
-        return output in self._live.recorded and _content(self._live.recorded[output][1]) == _content(
-            self._live.made[output]
-        )
+        if output not in self._live.recorded:
+            return False
+        recorded, made = self._live.recorded[output][1], self._live.made[output]
+        return _content(recorded, self._originals) == _content(made, self._originals)
 
     def _outputs(self) -> Iterator[str]:
         asked = any(step.kind == "ask" for step in self._folded.steps.values())
@@ -255,11 +300,11 @@ class _Comparison:
             if output in self._live.recorded:
                 if not self._same(output):
                     place, recorded = self._live.recorded[output]
-                    now = f"the skill now makes {_shown(record)}"
+                    now = f"the skill now makes {self._shown(record)}"
                     yield f"{_name(output)} differs: the log has {_shown(recorded)} ({place}), {now}"
             elif not (self._unfinished(output[0]) or (asked and record[0] == "status")):
                 # Progress is not told while a question is open, and another branch may have asked one.
-                yield f"{_name(output)} is not in the log: {_shown(record)}"
+                yield f"{_name(output)} is not in the log: {self._shown(record)}"
 
     def _unfinished(self, branch: str) -> bool:
         """Whether what a branch has done last may not have been stored yet, when the task ended or was read."""
@@ -297,15 +342,23 @@ class _Comparison:
             yield f"the task waits for an answer to step {folded.question.step}, and the skill does not ask there"
         if not folded.ended or self._outside():
             return
-        recorded = f"{state_name(folded.state)} {binding.text_of(folded.task.status.message)!r}"
+        said = binding.text_of(folded.task.status.message)
+        recorded = f"{state_name(folded.state)} {said!r}"
         if made is None:
             where = next(iter(stops.values()), "its beginning")
             yield f"the log ends {recorded}, and the replay stops at {where}, whose outcome is not in the log"
         elif (made[2], binding.text_of(Message.FromString(made[3]))) != (
             folded.state,
-            binding.text_of(folded.task.status.message),
+            revealed(self._originals, said),
         ):
-            yield f"the log ends {recorded}, and the skill now ends {_shown(made)}"
+            yield f"the log ends {recorded}, and the skill now ends {self._shown(made)}"
+
+    def _shown(self, record: Record) -> str:
+        """What was made, with placeholders for what was redacted."""
+        shown = _shown(record)
+        for placeholder, original in self._originals.items():
+            shown = shown.replace(original, placeholder)
+        return shown
 
     def _outside(self) -> bool:
         """Whether it was not the skill that ended the task: somebody cancelled it, or its process died each time."""
@@ -330,11 +383,24 @@ def _name(output: Output) -> str:
     return f"output {output[1]} of branch {output[0]}"
 
 
-def _content(record: Record) -> list[object]:
+def _withheld(entries: Sequence[Entry]) -> Iterator[tuple[str, Decision]]:
+    """What of what it gives out a skill was told to be withheld, in order, and the decision that is told."""
+    for entry in entries:
+        for record in entry.records:
+            if record[0] == "screened" and record[1] == Direction.OUT:
+                decided = [Decision.unpacked(one) for one in record[3] if one[0] == Action.BLOCK]
+                if decided:
+                    yield record[2], decided[0]
+
+
+def _content(record: Record, originals: Mapping[str, str]) -> list[object]:
     """What a record of an output says, its time aside; protobuf's bytes may differ where its content does not."""
-    if record[0] == "artifact":
-        return [Artifact.FromString(record[1]), *record[2:4]]
-    return [record[2], Message.FromString(record[3])]
+    said = Artifact.FromString(record[1]) if record[0] == "artifact" else Message.FromString(record[3])
+    if originals:
+        for one in strings_of(said):
+            if isinstance(one, Spot):
+                one.put(revealed(originals, one.text.text))
+    return [said, *record[2:4]] if record[0] == "artifact" else [record[2], said]
 
 
 def _shown(record: Record) -> str:
