@@ -8,15 +8,6 @@ from urllib.parse import parse_qsl
 
 from a2a.server.context import ServerCallContext
 from a2a.server.routes.common import DefaultServerCallContextBuilder
-from a2a.types import (
-    CancelTaskRequest,
-    GetTaskRequest,
-    ListTaskPushNotificationConfigsRequest,
-    ListTasksRequest,
-    SendMessageRequest,
-    SubscribeToTaskRequest,
-    TaskPushNotificationConfig,
-)
 from a2a.utils.constants import A2A_JSON_MEDIA_TYPE, AGENT_CARD_WELL_KNOWN_PATH
 from a2a.utils.error_handlers import build_rest_error_payload
 from a2a.utils.errors import (
@@ -30,18 +21,17 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sidecard import proto_json, rest_03
+from sidecard import proto_json, rest, rest_03
 from sidecard.agent_card import JSONRPC_PATH, PROTOCOL_VERSION, REST_03_PATH, REST_PATH
 from sidecard.callers import APP_ID_HEADER, CallerUser, Claims
 from sidecard.connections import proven
 from sidecard.door import Admitted, Door
-from sidecard.extension import URI
 from sidecard.jsonrpc import CURRENT, METHODS, Call, JsonRpc, error_answer
 from sidecard.jsonrpc_03 import A2A_03
-from sidecard.protected_resource import INSUFFICIENT_SCOPE, ProtectedResource, challenge
 from sidecard.protected_resource import PATH as RESOURCE_PATH
+from sidecard.protected_resource import ProtectedResource, challenge
 from sidecard.refusals import JSON_RPC_CODES, MethodNotAllowed, PayloadTooLarge, TooManyRequests
 from sidecard.sidecar import PROBES
 from sidecard.strict_json import read_json
@@ -55,22 +45,6 @@ VERSION_PARAMETER = "A2A-Version"
 NO_OPERATION = MethodNotFoundError("A2A has no such operation; see A2A 1.0 §11.3 for the paths")
 _VERSION = re.compile(re.escape(PROTOCOL_VERSION) + r"(\.[0-9]{1,9})?")
 _LEGACY_VERSION = re.compile(r"|0\.3(\.[0-9]{1,9})?")  # none at all means 0.3 (§3.6.2)
-_REST_REQUESTS = (
-    ("POST", re.compile(r"/message:(send|stream)"), SendMessageRequest),
-    ("POST", re.compile(r"/tasks/[^/]+/pushNotificationConfigs"), TaskPushNotificationConfig),
-    ("POST", re.compile(r"/tasks/[^/]+:cancel"), CancelTaskRequest),
-    ("POST", re.compile(r"/tasks/[^/]+:subscribe"), SubscribeToTaskRequest),
-    ("GET", re.compile(r"/tasks"), ListTasksRequest),
-    ("GET", re.compile(r"/tasks/[^/]+/pushNotificationConfigs"), ListTaskPushNotificationConfigsRequest),
-    ("GET", re.compile(r"/tasks/[^/]+"), GetTaskRequest),
-)
-_BODILESS = (CancelTaskRequest, SubscribeToTaskRequest)
-_STREAMS = ("/message:stream", ":subscribe")
-
-
-_EVENT_ID = re.compile(rb'"%s": ?\{"event": ?"([0-9.]+)"' % re.escape(URI.encode()))
-_EVENT_TAIL = 512
-"""Bytes at an event's end that hold its metadata."""
 
 
 class Edge:
@@ -142,15 +116,15 @@ class Edge:
             else:
                 receive = await self._checked_rest(scope, headers, receive)
                 path = scope["path"]
-                tenant = scope.get("a2a_tenant") or _tenant_in(path)
-                await admitted.goes_on(tenant, stream=path.endswith(_STREAMS))
+                tenant = scope.get("a2a_tenant") or rest.tenant_in(path)
+                await admitted.goes_on(tenant, stream=path.endswith(rest.STREAMS))
         except A2AError as error:
             await refuse(scope, error, challenge(error, self._resource, with_token=with_token))(scope, receive, send)
             return
         if call is not None:
             await self._jsonrpc.serve(call, admitted.caller, headers, receive, send)
         else:
-            await self._app(scope, receive, _finished(send, with_token=with_token))
+            await self._app(scope, receive, rest.finished(send, with_token=with_token))
 
     async def _call(self, scope: Scope, headers: Headers, receive: Receive) -> Call:
         if scope["method"] != "POST":
@@ -172,7 +146,7 @@ class Edge:
             raise NO_OPERATION
         if legacy:
             return await self._checked_rest_03(scope, headers, receive, query)
-        expected = _rest_request(scope["method"], scope["path"])
+        expected = rest.request_of(scope["method"], scope["path"])
         if expected is None:
             return receive
         if scope["method"] in {"GET", "HEAD"}:
@@ -181,12 +155,12 @@ class Edge:
             return receive
         body = await self._read(headers, receive)
         request: Any = {}
-        if body or expected not in _BODILESS:
+        if body or expected not in rest.BODILESS:
             _check_media_type(headers.get("content-type", ""), {"application/json", A2A_JSON_MEDIA_TYPE})
             request = read_json(body)
             proto_json.read(request, expected)
         scope["a2a_tenant"] = request.get("tenant") or query.get("tenant", "")
-        return _replay(body, receive)
+        return rest.replay(body, receive)
 
     async def _checked_rest_03(
         self, scope: Scope, headers: Headers, receive: Receive, query: Mapping[str, str]
@@ -198,7 +172,7 @@ class Edge:
         body = await self._read(headers, receive)
         _check_media_type(headers.get("content-type", ""), {"application/json"})
         rest_03.check(path, read_json(body))
-        return _replay(body, receive)
+        return rest.replay(body, receive)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
         announced = headers.get("content-length", "0")
@@ -239,28 +213,6 @@ class CallerContextBuilder(DefaultServerCallContextBuilder):
     def build_user(self, request: Request) -> CallerUser:
         """The caller that the edge has let in."""
         return CallerUser(request.scope["caller"])
-
-
-def _finished(send: Send, *, with_token: bool) -> Send:
-    """Answers of HTTP+JSON as they leave: a refusal for want of rights says so to whoever got the caller's token.
-
-    Each server-sent event has its `id`: the place that the event's metadata, which end its JSON, name.
-    """
-    streams = False
-
-    async def sending(message: Message) -> None:
-        nonlocal streams
-        if message["type"] == "http.response.start":
-            headers = Headers(raw=message["headers"])
-            streams = headers.get("content-type", "").startswith("text/event-stream")
-            if with_token and message["status"] == 403:  # noqa: PLR2004 -- Forbidden
-                more = (b"www-authenticate", INSUFFICIENT_SCOPE.encode())
-                message = {**message, "headers": [*message["headers"], more]}
-        elif streams and (found := _EVENT_ID.findall(message.get("body", b"")[-_EVENT_TAIL:])):
-            message = {**message, "body": b"id: " + found[-1] + b"\r\n" + message["body"]}
-        await send(message)
-
-    return sending
 
 
 def refuse(scope: Scope, error: A2AError, headers: Mapping[str, str] | None = None) -> Response:
@@ -334,35 +286,3 @@ def _settle_version(scope: Scope, headers: Headers, *, legacy: bool = False) -> 
 def _query(scope: Scope) -> dict[str, str]:
     """The query parameters; the last of a name counts, as for the routes."""
     return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-
-
-def _rest_request(method: str, path: str) -> type[Any] | None:
-    """What a request on this path must be; the path may begin with a tenant."""
-    path = path.removeprefix(REST_PATH)
-    without_tenant = "/" + path[1:].partition("/")[2]
-    for candidate in (path, without_tenant):
-        for verb, pattern, request in _REST_REQUESTS:
-            if verb == method.replace("HEAD", "GET") and pattern.fullmatch(candidate):
-                return request
-    return None
-
-
-def _tenant_in(path: str) -> str:
-    """The tenant that the path of a request over HTTP+JSON begins with, if it does; in A2A 0.3 there are none."""
-    if path.startswith(f"{REST_03_PATH}/"):
-        return ""
-    first, _, rest = path.removeprefix(f"{REST_PATH}/").partition("/")
-    return first if rest and first != "tasks" else ""
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    given = False
-
-    async def replay() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
