@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from foreign.parties import TRAVELLER, run
 from sidecard import Agent, Task
+from sidecard.callers import Presented
 from sidecard.credentials import OAuthClient
 from sidecard.delegation import ForeignAgent, calling
 from sidecard.errors import AgentUnavailable
@@ -172,7 +173,7 @@ async def test_a_callers_rights_travel_by_token_exchange(way, railways, openid):
     token = openid.token("traveller", "the secret of traveller", resource=AUDIENCE, scope="look")
     railways.seen()
     ours = await way(exchange=True)
-    task = await ours.follow("LIS to MAD", subject_token=token)
+    task = await ours.follow("LIS to MAD", bearing=lambda: Presented(token, openid.issuer))
     assert task.status.state == S.TASK_STATE_COMPLETED
     calls = railways.seen()
     assert {(call["sub"], call["act"]["sub"], call["aud"]) for call in calls} == {

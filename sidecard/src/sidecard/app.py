@@ -60,6 +60,7 @@ from sidecard.tasks.handler import DurableRequestHandler
 from sidecard.tasks.identity import task_id_keys
 from sidecard.tasks.retention import Keep
 from sidecard.tasks.store import DaprStateStore
+from sidecard.tasks.tokens import TaskTokens
 from sidecard.telemetry import Telemetry, configure
 from sidecard.topic import Topic, TopicName
 from sidecard.trust import TrustStore
@@ -236,6 +237,7 @@ class Service:
             vouching=Vouching(name, self.agent.publisher, self._card.key, trust, callers.enters),
             denied=self._denied,
             guard=guard,
+            tokens=TaskTokens(self._denied) if outside is not None and outside.exchanges else None,
         )
         await self._patiently(engine.start)
         stack.push_async_callback(engine.stop)

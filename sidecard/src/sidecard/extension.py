@@ -96,6 +96,7 @@ class Asked(_Said):
     by_other: bool = Field(default=False, description="Whether somebody else than the requester must answer.")
     authority: str = Field(default="", description="What the requester, and nobody else, is asked to grant.")
     details: dict[str, str] = Field(default_factory=dict, description="What it is granted for, each with its name.")
+    token: bool = Field(default=False, description="Whether the grant must come with an access token of theirs.")
     signed: str = Field(default="", description="All this, signed by the agent that asks; see `vouching`.")
 
     @field_serializer("options", "details")

@@ -11,9 +11,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from sidecard import Agent, Task, telemetry
+from sidecard.callers import Presented
 from sidecard.credentials import OAuthClient, Tokens
 from sidecard.delegation import ForeignAgent, ForeignFile, Mesh, Outside
 from sidecard.delegation import handshake as handshake_module
@@ -24,7 +25,7 @@ from sidecard.outbound import Outbound
 from sidecard.registry import Enrolment
 from sidecard.signature import digest
 from sidecard.tasks.binding import text_of
-from sidecard.tasks.watch import NotTaken
+from sidecard.tasks.watch import NotTaken, TokenMissing
 from sidecard.telemetry import Telemetry, continue_trace
 from sidecard.testing import MemoryStore, caller, message, started
 from sidecard.trust import TrustStore
@@ -342,7 +343,7 @@ async def test_an_issuer_that_is_down_is_asked_again(bench):
 @pytest.mark.parametrize(("exchange", "carried"), [(True, ["ada's"]), (False, None)])
 async def test_a_callers_token_is_exchanged_where_its_rights_shall_travel(bench, exchange, carried):
     """It goes to the issuer and never to the agent; where no exchange is agreed it goes nowhere."""
-    await bench.follow(bench.mesh(exchange=exchange), subject_token="ada's")
+    await bench.follow(bench.mesh(exchange=exchange), bearing=lambda: Presented("ada's", bench.issuer.url))
     [(_, form)] = bench.issuer.asked
     assert form.get("subject_token") == carried
     assert {one["authorization"] for one in bench.stranger.seen} == {"Bearer t1"}
@@ -350,9 +351,31 @@ async def test_a_callers_token_is_exchanged_where_its_rights_shall_travel(bench,
 
 async def test_our_rights_are_no_substitute_for_a_callers(bench):
     """Where its rights shall travel and its token is not at hand, nothing is asked for and nothing sent."""
-    with pytest.raises(NotTaken, match="no token of this caller's is at hand"):
+    with pytest.raises(TokenMissing, match="callers' own rights"):
         await bench.follow(bench.mesh(exchange=True))
     assert bench.stranger.seen == bench.issuer.asked == []
+
+
+async def test_a_token_that_runs_out_on_the_way_is_missing_then(bench):
+    """Its issuer takes it no more: whose it is can bring another, and what was taken is not given up."""
+    bench.stranger.gate.clear()
+    token = [Presented("ada's", bench.issuer.url)]
+    following = asyncio.create_task(bench.follow(bench.mesh(exchange=True), bearing=lambda: token[0]))
+    await bench.until(lambda: bench.accepted)
+    bench.issuer.answers = [JSONResponse({"error": "invalid_grant"}, 400)] * 9
+    following.cancel()
+    again = bench.mesh(exchange=True)
+    token.append(None)
+    called = []
+
+    def bearing():
+        called.append(1)
+        return token[min(len(called), 2) - 1]
+
+    with pytest.raises(TokenMissing) as caught:
+        await bench.follow(again, known=bench.accepted[0], bearing=bearing)
+    assert not caught.value.untaken
+    assert len(bench.stranger.messages) == 1
 
 
 # -- what it survives ------------------------------------------------------------------------------------------------

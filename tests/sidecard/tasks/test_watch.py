@@ -705,7 +705,7 @@ async def test_a_call_that_was_given_up_is_withdrawn_if_anything_may_come_of_it(
 class Unreadable(FakeAgents):
     """Says that it has taken a message, and then something that is no A2A."""
 
-    async def follow(self, agent, message, tenant, accepted, *, known=""):
+    async def follow(self, agent, message, tenant, accepted, *, known="", **_):
         accepted("t9")
         raise AgentUnavailable("what it answers is not A2A 1.0")
 
@@ -725,7 +725,7 @@ async def test_an_answer_of_which_nothing_was_heard_is_no_task_of_its_own(hasty)
     shop, store = Shop(), MemoryStore()
 
     class Deaf(FakeAgents):
-        async def follow(self, agent, message, tenant, accepted, *, known=""):
+        async def follow(self, agent, message, tenant, accepted, *, known="", **_):
             if message.task_id:
                 self.sent.append((agent, message))
                 await asyncio.Event().wait()

@@ -15,7 +15,7 @@ issuer_keys   the keys that it signs with
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sidecard.callers.caller import Caller, CallerUser, Identify
+from sidecard.callers.caller import Bearing, Caller, CallerUser, Identify, Presented, bearing_none
 from sidecard.callers.claims import APP_ID_HEADER, AUTHORIZATION_HEADER, KEY_HEADER, TOKEN_HEADER, Claims
 from sidecard.callers.denied import Denied
 from sidecard.callers.file import CallersFile, Grant
@@ -33,6 +33,7 @@ __all__ = [
     "KEY_HEADER",
     "TOKEN_HEADER",
     "BearerTokens",
+    "Bearing",
     "Caller",
     "CallerUser",
     "Callers",
@@ -41,6 +42,8 @@ __all__ = [
     "Denied",
     "Grant",
     "Identify",
+    "Presented",
+    "bearing_none",
 ]
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sidecard.callers.caller import Caller
+from sidecard.callers.caller import Caller, Presented
 from sidecard.callers.certificates import read_certificate
 from sidecard.callers.claims import Claims
 from sidecard.callers.denied import Denied, mark_of
@@ -30,6 +30,7 @@ class Callers:
         self._agent, self._grants, self._app_token, self._tokens = agent, file.callers, app_token, tokens
         self._everyone = {name: issuer.everyone for name, issuer in file.issuers.items() if issuer.everyone}
         self._denied = denied or Denied()
+        self._urls = {name: issuer.url for name, issuer in file.issuers.items()}
         holders = {name: grant.token for name, grant in file.callers.items() if grant.token}
         self._clients = {(held.issuer, held.client): name for name, held in holders.items() if held.client}
         self._people = {(held.issuer, held.subject): name for name, held in holders.items() if held.subject}
@@ -139,7 +140,8 @@ class Callers:
         scheme, _, sent = claims.authorization.partition(" ")
         if scheme.lower() != "bearer" or self._tokens is None:
             return None
-        token = await self._tokens.verify(sent.strip(), claims.certificate)
+        sent = sent.strip()
+        token = await self._tokens.verify(sent, claims.certificate)
         who = (("client", token.client), ("client", token.actor), ("token", token.id))
         marks = (f"{kind}:{said}" for kind, said in who if said)
         caller = self._caller(self._name(token), f"token:{token.issuer}#{token.subject or token.client}", *marks)
@@ -148,7 +150,8 @@ class Callers:
         scopes = caller.scopes & token.scopes
         if not scopes:
             raise Forbidden(f"The token gives no right that is held here: ask for {' '.join(sorted(caller.scopes))}")
-        return replace(caller, scopes=scopes, actor=token.actor, narrowed=scopes != caller.scopes)
+        presented = Presented(sent, self._urls[token.issuer], token.expires, caller.marks)
+        return replace(caller, scopes=scopes, actor=token.actor, narrowed=scopes != caller.scopes, token=presented)
 
     def _name(self, token: Token) -> str:
         """A client for itself is never taken for a person, though their names in tokens may be the same."""

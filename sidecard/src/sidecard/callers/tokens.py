@@ -37,7 +37,8 @@ _OF_ID_TOKENS = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
 class Token:
     """What a verified token says. `issuer` is our name of it, `actor` who acts for the subject (RFC 8693), or "".
 
-    `client` is the program that it was issued to. `is_clients` when that asked for itself, not for a person.
+    `client` is the program that it was issued to. `is_clients` when that asked for itself, not for a person. `expires`
+    is in seconds since 1970.
     """
 
     issuer: str
@@ -47,6 +48,7 @@ class Token:
     actor: str = ""
     id: str = ""
     """Its `jti`, by which it alone can be revoked."""
+    expires: float = 0.0
 
     @property
     def is_clients(self) -> bool:
@@ -217,7 +219,7 @@ class _Known:
                 raise Unauthenticated("The token names somebody by what is no name")
         if not (client or subject) or ("act" in claims and not actor):
             raise Unauthenticated("The token does not say whose it is")
-        return Token(self.name, subject, client, _scopes(claims), actor, token_id)
+        return Token(self.name, subject, client, _scopes(claims), actor, token_id, claims["exp"])
 
 
 def _read(token: str) -> tuple[CompactSignature, dict[str, Any], dict[str, Any]]:

@@ -191,8 +191,10 @@ def _details(kind: str, arguments: str, details: Any) -> str:  # noqa: ANN401 --
             return _name(arguments)
 
 
-def _result(kind: str, result: Any) -> str:  # noqa: ANN401 -- whatever a step returned
+def _result(kind: str, result: Any) -> str:  # noqa: ANN401, PLR0911 -- whatever a step returned
     match kind, result:
+        case "call", [_, why]:
+            return f"waits for a token: {why}"
         case "call", bytes():
             task = A2ATask.FromString(result)
             said = next((_said(Message(parts=one.parts)) for one in task.artifacts), text_of(task.status.message))

@@ -30,8 +30,8 @@ class Issuer(BaseModel):
 
     `audience` is what the agent calls itself there, its base URL by default. `scopes` are by skill, `""` for all that
     are not named; what is not there is taken from the agent's verified card. With `exchange` a caller's own token is
-    exchanged (RFC 8693), so that its rights travel and not ours; without one the agent is not called. Tasks keep no
-    tokens, since they outlive them: for what tasks delegate, leave it off, and our own rights bound what is done.
+    exchanged there (RFC 8693), so that its rights travel and not ours; without one of this issuer the agent is not
+    called. A task that lives longer than its caller's token asks for another (AUTH_REQUIRED).
     """
 
     model_config = ConfigDict(extra="forbid")

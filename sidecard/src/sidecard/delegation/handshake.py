@@ -11,6 +11,7 @@ import httpx
 from a2a.client import Client, ClientConfig, ClientFactory
 from a2a.types import AgentCard
 
+from sidecard.callers import Presented
 from sidecard.card import CardCache, fetch_card, reached_at
 from sidecard.credentials import Authority, Bearer, Tokens
 from sidecard.delegation.foreign import ForeignAgent
@@ -20,6 +21,7 @@ from sidecard.extension import URI
 from sidecard.foreign import fetch_enrolled, fetch_foreign
 from sidecard.outbound import Outbound
 from sidecard.registry import Enrolment, Registry
+from sidecard.tasks.watch import TokenMissing
 from sidecard.telemetry import span
 from sidecard.trust import Pinned, TrustStore
 
@@ -33,7 +35,7 @@ BINDINGS = ("JSONRPC", "HTTP+JSON")
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """An agent whose card is believed, until when, and the clients made from it, by skill and whose rights they use."""
+    """An agent whose card is believed, until when, and the clients made from it that use our own rights, by skill."""
 
     card: AgentCard
     until: float
@@ -61,6 +63,11 @@ class Outside:
         self._outbound = outbound
         self._instrument = instrument
         self.http = self.client()
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether an agent is called by its callers' own rights."""
+        return any(agent.credentials and agent.credentials.exchange for agent in self.agents.values())
 
     def client(self, auth: httpx.Auth | None = None) -> httpx.AsyncClient:
         """An httpx client to the outside, which takes the trace along."""
@@ -113,18 +120,20 @@ class Handshake:
         met = self._met[agent] = Met(card, self._clock() + VERIFIED_SECONDS, extended, foreign)
         return met
 
-    async def client(self, agent: str, skill: str, subject_token: str = "") -> tuple[Client, Met]:
+    async def client(self, agent: str, skill: str, presented: Presented | None = None) -> tuple[Client, Met]:
         """Steps 1 to 3: a client for one skill of an agent, which has the credentials for just that.
 
-        With a `subject_token`, where the agent's enrolment says `exchange`, the caller's rights travel and not ours.
-        Raises as `meet` and `credentials.Tokens.token` do.
+        Where the agent's enrolment says `exchange`, the rights of the caller travel whose token is `presented`, and not
+        ours. Raises as `meet` and `credentials.Tokens.token` do, TokenMissing where there is no such token.
         """
         met = await self.meet(agent)
-        authority = self._authority(met, skill, subject_token)
+        authority = self._authority(met, agent, skill, presented)
         key = authority.key if authority else ()
         if authority is not None and self._outside is not None:
             with span("handshake credentials", agent=agent, scope=authority.scope, issuer=authority.issuer):
                 await self._outside.tokens.token(authority)
+            if authority.subject_token:  # kept by its task alone, and no longer than that
+                return self._make(met, authority), met
         client = met.clients.get(key)
         if client is None:
             if len(met.clients) >= MOST_CLIENTS:
@@ -188,15 +197,19 @@ class Handshake:
         here.supported_interfaces.extend(usable)
         return here
 
-    def _authority(self, met: Met, skill: str, subject_token: str) -> Authority | None:
+    def _authority(self, met: Met, agent: str, skill: str, presented: Presented | None) -> Authority | None:
         foreign = met.foreign
         if foreign is None or foreign.credentials is None:
             return None
-        ours = foreign.credentials
-        carried = subject_token if ours.exchange else ""
-        if ours.exchange and skill and not carried:  # our own rights would do more than its caller may
-            raise AccessDenied(
-                "it is called with its callers' own rights (exchange), and no token of this caller's is at hand"
+        ours, carried = foreign.credentials, ""
+        if ours.exchange and presented is not None and presented.issuer == ours.issuer:
+            carried = presented.value
+        elif ours.exchange and skill:  # our own rights would do more than its caller may
+            if presented is None:
+                raise TokenMissing(f"{agent} is called with its callers' own rights, by a token of theirs (exchange)")
+            raise AccessDenied(  # to another issuer than its own it would be a token of somebody else's to use
+                f"{agent} is called by tokens of {ours.issuer} (exchange), and this caller's is of {presented.issuer}: "
+                "it is shown to nobody but its own issuer"
             )
         return Authority(ours.issuer, ours.audience or foreign.url, foreign.scope(met.card, skill), carried)
 

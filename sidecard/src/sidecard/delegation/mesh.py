@@ -13,15 +13,16 @@ from a2a.utils.errors import TaskNotCancelableError, TaskNotFoundError
 from pydantic import ValidationError
 
 from sidecard.agent_card import same_contract
+from sidecard.callers import Bearing, bearing_none
 from sidecard.delegation.failures import FAILURES, may_pass, never_arrived, not_canceled, refuses, words
 from sidecard.delegation.handshake import Handshake, Outside
 from sidecard.delegation.tracking import drain, events, listen, status, track
 from sidecard.error_answers import wait_of
-from sidecard.errors import AgentUnavailable, CardRejected
+from sidecard.errors import AccessDenied, AgentUnavailable, CardRejected
 from sidecard.extension import NOTHING_SENT, URI, Sent
 from sidecard.registry import Registry
 from sidecard.tasks.states import TERMINAL
-from sidecard.tasks.watch import NotTaken
+from sidecard.tasks.watch import NotTaken, TokenMissing
 from sidecard.trust import TrustStore, verify
 
 log = logging.getLogger("sidecard")
@@ -64,9 +65,9 @@ class Mesh:
         accepted: Callable[[str], None],
         *,
         known: str = "",
-        subject_token: str = "",
+        bearing: Bearing = bearing_none,
     ) -> A2ATask:
-        """See `tasks.watch.Delegator`. With a `subject_token` the caller's rights travel (see `Handshake.client`)."""
+        """See `tasks.watch.Delegator`, and `Handshake.client` for whose rights travel."""
         message.role = Role.ROLE_USER
         request = SendMessageRequest(message=message, tenant=tenant)
         skill = _skill(message)
@@ -80,10 +81,10 @@ class Mesh:
                 accepted(task_id)
 
         while True:
-            sent, in_doubt = False, False
+            sent, in_doubt, presented = False, False, bearing()
             failure: Exception = AgentUnavailable("its stream ends, and its task is not at rest")
             try:
-                client, met = await self.handshake.client(agent, skill, subject_token)
+                client, met = await self.handshake.client(agent, skill, presented)
                 if known and not met.extended:
                     return await track(client, known, tenant, heard, pause=self._pause, agent=agent)
                 sent, in_doubt = True, not met.extended
@@ -96,21 +97,22 @@ class Mesh:
             except FAILURES as error:
                 self.handshake.forget(agent)
                 failure = error
+                if isinstance(error, AccessDenied) and presented != bearing():
+                    continue  # it has run out meanwhile, at its issuer: with another one, or none, this is another case
             nothing_came_of_it = nothing_came_of_it and not was_accepted and (not sent or refuses(failure))
             now = self._clock()
             trying_since = now if trying_since is None else trying_since
             patience = ACCEPTED_PATIENCE if was_accepted else UNACCEPTED_PATIENCE
             in_doubt = in_doubt and not known and not never_arrived(failure)
             if in_doubt or not may_pass(failure) or now - trying_since > patience:
-                unavailable = NotTaken if nothing_came_of_it else AgentUnavailable
-                raise unavailable(f"{agent} can't be reached or does not take this: {words(failure)}") from failure
+                raise _given_up(agent, failure, nothing_came_of_it=nothing_came_of_it) from failure
             await self._pause(max(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)], wait_of(failure)))
             attempt += 1
 
-    async def cancel(self, agent: str, task_id: str, tenant: str) -> None:
+    async def cancel(self, agent: str, task_id: str, tenant: str, *, bearing: Bearing = bearing_none) -> None:
         """See `tasks.watch.Delegator`."""
         try:
-            client, _ = await self.handshake.client(agent, "")
+            client, _ = await self.handshake.client(agent, "", bearing())
             await client.cancel_task(CancelTaskRequest(id=task_id, tenant=tenant))
         except (TaskNotCancelableError, TaskNotFoundError):
             return
@@ -187,6 +189,14 @@ def _skill(message: Message) -> str:
         return Sent.of(SendMessageRequest(message=message)).skill
     except ValidationError:
         return NOTHING_SENT.skill
+
+
+def _given_up(agent: str, failure: Exception, *, nothing_came_of_it: bool) -> AgentUnavailable:
+    """What is raised when trying again is of no use."""
+    if isinstance(failure, TokenMissing):
+        return TokenMissing(str(failure), untaken=nothing_came_of_it)
+    unavailable = NotTaken if nothing_came_of_it else AgentUnavailable
+    return unavailable(f"{agent} can't be reached or does not take this: {words(failure)}")
 
 
 def _plain(request: SendMessageRequest) -> SendMessageRequest:

@@ -34,6 +34,7 @@ tombstone  what stays of it for a while       replay    a task's log against its
 tree       a task with all it has delegated
 screened   what a run gives out, on its way through content inspection
 rights     who may see, answer, and change    choice    which skill a message means
+tokens     what owners came with, to be exchanged
 checks     what a request may hold            push_configs, a2a_errors, listing, handler
                                               the eleven A2A operations over the engine
 """

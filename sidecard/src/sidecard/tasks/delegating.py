@@ -15,7 +15,7 @@ from sidecard.tasks.recording import StepFailed
 from sidecard.tasks.results import Delegated
 from sidecard.tasks.run import Run
 from sidecard.tasks.states import INTERRUPTED, state_name
-from sidecard.tasks.waits import Waits
+from sidecard.tasks.waits import TokenRefused, Waits
 from sidecard.tasks.watch import NotTaken
 from sidecard.telemetry import note
 
@@ -33,7 +33,7 @@ _ACTIONS = metrics.get_meter("sidecard").create_counter(
 
 
 class PassedOn(Exception):
-    """A delegated task was rejected, and who delegated it said that then its own is."""
+    """A delegated task was rejected, and who delegated it said that then its own is; or its owner lends it no token."""
 
 
 class Author(Protocol):
@@ -97,7 +97,10 @@ class Delegation:
         message = Message(parts=self._parts)
         sent = Sent(skill=self._skill, subject=self._subject)
         while True:
-            done = await self._waits.call(agent, message, sent)
+            try:
+                done = await self._waits.call(agent, message, sent)
+            except TokenRefused as refused:
+                raise PassedOn(str(refused)) from None
             if done.task.status.state not in INTERRUPTED:
                 return done
             message, sent = await self._waits.ask_on(done)

@@ -38,6 +38,7 @@ from sidecard.tasks.states import state_name
 from sidecard.tasks.store import StateStore, prove
 from sidecard.tasks.tail import Tail
 from sidecard.tasks.told import Told
+from sidecard.tasks.tokens import TaskTokens
 from sidecard.tasks.turns import Limits
 from sidecard.tasks.watch import Delegator, Watches
 from sidecard.telemetry import TaskMetrics, WebhookMetrics
@@ -85,6 +86,7 @@ class Engine:
         vouching: Vouching | None = None,
         denied: Denied | None = None,
         guard: Guard | None = None,
+        tokens: TaskTokens | None = None,
     ) -> None:
         """`task_id_key` makes task ids unguessable and repeatable.
 
@@ -95,7 +97,7 @@ class Engine:
         given up. `keep` says when what has ended expires, `runs` how many skills may run at once. Without `vouching`
         nothing is signed, and nobody's word on what another person said is taken where that matters. Webhooks of who
         is `denied` are told nothing until they are restored. `guard` inspects what goes in and out; without one nothing
-        is inspected.
+        is inspected. `tokens` keeps what owners come with, where some other agent is called by their own rights.
         """
         self.vouching = vouching
         self.keep = keep or Keep()
@@ -115,7 +117,8 @@ class Engine:
         )
         self._tail = Tail(store, self._lives)
         self._ids = TaskIds(agent.name, task_id_key, former_keys)
-        self._watches = Watches(self._lives, delegator, self._in_background, guard)
+        self._tokens = tokens
+        self._watches = Watches(self._lives, delegator, self._in_background, guard, tokens)
         self._runner = Runner(agent, self._watches, scopes_of, self._again, runs=runs, vouching=vouching, guard=guard)
         self.intake = Intake(
             store,
@@ -123,6 +126,7 @@ class Engine:
             self._ids,
             guard,
             clock,
+            tokens,
             admit=self._admit,
             check_room=self._runner.check_room,
             run=self._run,
@@ -190,6 +194,8 @@ class Engine:
         background = [task for task in (*self._background, *services) if task is not None and task is not me]
         for task in background:
             task.cancel()
+        if self._tokens is not None:
+            self._tokens.clear()
         runs = [live.run for live in self._lives.values() if live.run is not None]
         for run in runs:
             run.abandon()
@@ -241,6 +247,7 @@ class Engine:
         """
         self._admit()
         if live.folded.cancel_by is None or live.ended:
+            self.intake.lend(live, caller)
             live.append(["cancel", caller.subject], act=act)
             await live.commit()
         elif not live.owned and self._replicas.alive(live.folded.owner_replica):
@@ -267,6 +274,8 @@ class Engine:
             if live.folded.ended:
                 seconds = (live.folded.at - live.folded.created) / 1000
                 self._metrics.ended(skill, state, seconds, reason=live.failure)
+        if self._tokens is not None and live.folded.ended:
+            self._tokens.forget(live.task_id)
         if own:
             self.outbox.stored(live.folded, records)
         if any(record[0] in WAKING for record in records):

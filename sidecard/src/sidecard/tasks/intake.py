@@ -20,6 +20,7 @@ from sidecard.tasks.identity import TaskIds, check_digest, check_same, digest_of
 from sidecard.tasks.live import Live
 from sidecard.tasks.lives import Lives
 from sidecard.tasks.store import StateStore
+from sidecard.tasks.tokens import TaskTokens
 from sidecard.tasks.tombstone import TaskExpired, Tombstone
 from sidecard.telemetry import current_traceparent
 
@@ -51,6 +52,7 @@ class Intake:
         ids: TaskIds,
         guard: Guard | None,
         clock: Callable[[], int],
+        tokens: TaskTokens | None = None,
         *,
         admit: Callable[[], None],
         check_room: Callable[[str, str], None],
@@ -61,13 +63,14 @@ class Intake:
 
         `check_room` raises TooManyRequests for an owner and tenant of whom too many tasks wait. `run` lets the skill of
         a task run on its first message, before that is stored; `rescue` sees to it that a task goes on whose message
-        comes again. `clock` gives UTC in milliseconds.
+        comes again. `clock` gives UTC in milliseconds. `tokens` keeps what owners come with, where that is of use.
         """
         self._store = store
         self._lives = lives
         self._ids = ids
         self._guard = guard
         self._clock = clock
+        self._tokens = tokens
         self._admit = admit
         self._check_room = check_room
         self._run = run
@@ -99,14 +102,14 @@ class Intake:
         received = await self._inspect(task_id, skill.id, message, skill.id)
         digest = received.digest
         for former_id in self._ids.former(tenant, caller.name, message.message_id):
-            if await self._made_before(former_id, message, digest):
+            if await self._made_before(former_id, message, digest, caller):
                 return former_id
         live = await self._lives.find(task_id)
         if live is None:
             try:
                 self._check_room(caller.name, tenant)
             except TooManyRequests:
-                if not await self._made_before(task_id, message, digest):
+                if not await self._made_before(task_id, message, digest, caller):
                     raise
                 return task_id
             live = self._begin(
@@ -123,23 +126,30 @@ class Intake:
         with self._lives.using(live):
             try:
                 self._check_same(live, message, digest)
+                self.lend(live, caller)
                 await live.commit(hurry=not skill.idempotent)
                 return task_id
             except TaskConflict:
                 log.debug("task %s was made before", task_id)
-        if not await self._made_before(task_id, message, digest):
+        if not await self._made_before(task_id, message, digest, caller):
             raise StoreUnavailable("the task could not be stored; send the same message again")
         return task_id
 
-    async def _made_before(self, task_id: str, message: Message, digest: str) -> bool:
+    async def _made_before(self, task_id: str, message: Message, digest: str, caller: Caller) -> bool:
         """Whether this message made that task before, which then is seen to. Raises DifferentMessage, TaskExpired."""
         async with self._lives.borrow(task_id) as stored:
             if stored is None:
                 await self._check_expired(task_id, message, digest)
                 return False
             self._check_same(stored, message, digest)
+            self.lend(stored, caller)
             await self._rescue(stored)
             return True
+
+    def lend(self, live: Live, caller: Caller) -> None:
+        """Let a task have what its owner comes with by now."""
+        if self._tokens is not None and not live.ended:
+            self._tokens.keep(live.meta, caller)
 
     async def _check_expired(self, task_id: str, message: Message, digest: str) -> None:
         key = log_key(task_id, 1)
@@ -173,6 +183,8 @@ class Intake:
         }
         if caller.narrowed:
             meta["scopes"] = " ".join(sorted(caller.scopes))
+        if self._tokens is not None:
+            self._tokens.begin(meta, caller)
         message.task_id, message.context_id = task_id, meta["context"]
         live = self._lives.begin(meta)
         live.append(
@@ -230,6 +242,7 @@ class Intake:
         self._admit()
         if received is None:
             received = await self.inspect_answer(live, message, grant)
+        self.lend(live, caller)
         if message.message_id in live.messages:
             self._check_same(live, message, received.digest)
             await self._rescue(live)

@@ -139,6 +139,9 @@ class _Nobody:
     def unwatch(self, live: Live, key: str) -> None:
         pass
 
+    def bears(self, live: Live) -> bool:
+        return False
+
     async def another(self, skill: str, like: str, tried: Sequence[str], tenant: str) -> str:
         return ""
 

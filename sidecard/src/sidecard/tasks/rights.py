@@ -116,6 +116,11 @@ def check_may_answer(
         return ""
     asked = Asked.model_validate({"question": question.id, **question.spec})
     _check_fits(asked, sent)
+    if asked.token and sent.grant is not None and sent.grant.granted and caller.token is None:
+        raise InvalidParamsError(
+            f"this waits for an access token of {live.meta['subject']}, by which it goes on: send the grant with one, "
+            "as the bearer of it (`sidecard login`, then `sidecard grant --as`)"
+        )
     proven = _proven_by(live, asked, caller, sent, message, vouching=vouching) if needs_proof(asked) else ""
     elsewhere = proven and asked.signed and origin_of(asked.signed).question != question.id
     # A caller for itself has the rights that it came with, which a token may narrow; another's are looked up.

@@ -45,6 +45,9 @@ class Watcher(Protocol):
     def unwatch(self, live: Live, key: str) -> None:
         """Nobody waits for that step any more."""
 
+    def bears(self, live: Live) -> bool:
+        """Whether a token is at hand by which the rights of whom the task is for can travel."""
+
     async def another(self, skill: str, like: str, tried: Sequence[str], tenant: str) -> str:
         """Another agent with that skill; see `watch.Delegator`."""
 
@@ -155,6 +158,10 @@ class Run:
         """Whether this branch is at its end as far as that is recorded: what it does now it has not done before."""
         branch = _branch.get()
         return f"{branch.id}:{branch.steps}" not in self.live.folded.steps
+
+    def bears(self) -> bool:
+        """See Watcher."""
+        return self._watcher.bears(self.live)
 
     async def another(self, skill: str, like: str, tried: Sequence[str]) -> str:
         """See Watcher."""

@@ -19,6 +19,10 @@ from sidecard.tasks.watch import NotTaken
 from sidecard.vouching import Vouching, needs_proof, said_by
 
 
+class TokenRefused(Exception):
+    """Whom the task is for does not come with the token that another agent is called by."""
+
+
 class Waits:
     """Begins such steps, and gives back what ended them; each waits without using memory.
 
@@ -39,9 +43,11 @@ class Waits:
         by, data = (await self._asked(prompt, asked)).value
         return Answer.of(by, Message.FromString(data), asked.options)
 
-    async def authorize(self, prompt: str, authority: str, details: Mapping[str, str]) -> Authority:
-        """Ask for an authority once; see `context.Task.authorize`."""
-        asked = Asked(question="", authority=authority, details=dict(details))
+    async def authorize(
+        self, prompt: str, authority: str, details: Mapping[str, str], *, token: bool = False
+    ) -> Authority:
+        """Ask for an authority once; see `context.Task.authorize`. With `token` it is granted only along with one."""
+        asked = Asked(question="", authority=authority, details=dict(details), token=token)
         return Authority.of((await self._asked(prompt, asked, TaskState.TASK_STATE_AUTH_REQUIRED)).value, authority)
 
     async def ask_on(self, done: Delegated) -> tuple[Message, Sent]:
@@ -118,23 +124,57 @@ class Waits:
     async def call(self, agent: str, message: Message, sent: Sent) -> Delegated:
         """Have an agent take a message, and return its task once that rests.
 
-        Raises AgentUnavailable, NotTaken where it is certain that nothing came of it.
+        Where it is called by a token of whom the task is for, and none is at hand any more, they are asked for another;
+        then the same message goes on its way, or what came of it is followed on.
+
+        Raises AgentUnavailable, NotTaken where it is certain that nothing came of it; TokenRefused.
         """
-        message.message_id = ""
-        fingerprint = fingerprint_of(agent, (sent.skill, message.SerializeToString(deterministic=True).hex()))
-        key, recorded = await self._run.step(CALL, fingerprint)
-        if recorded is None:
-            decided = await self._run.screened.request(agent, message)
-            message.message_id = hashlib.sha256(f"{self._task_id}:{key}".encode()).hexdigest()[:32]
-            sent.attach(message)
-            self._run.append(*decided, ["begun", key, CALL, fingerprint, [agent, message.SerializeToString()]])
-        step = recorded if recorded and recorded.done else await self.park(key, CALL, fingerprint, watched=True)
+        first, step = await self._call(agent, message, sent)
+        while isinstance(step.value, list):
+            await self._bring_token(agent, sent.skill, step.value[1])
+            _, step = await self._call(agent, message, sent, first)
         if isinstance(step.value, str):
             raise (NotTaken if step.end == "done" else AgentUnavailable)(step.value)
         done = Delegated(agent, sent.skill, A2ATask.FromString(step.value))
         if withheld := done.withheld:
             raise Withheld(withheld)
         return done
+
+    async def _call(self, agent: str, message: Message, sent: Sent, before: str = "") -> tuple[str, Step]:
+        """Send a message, or go on with what was sent with the step `before`; the key of the step, and its end."""
+        message.message_id = ""
+        fingerprint = fingerprint_of(agent, (sent.skill, message.SerializeToString(deterministic=True).hex()))
+        key, recorded = await self._run.step(CALL, fingerprint)
+        if recorded is None:
+            out = Message()
+            out.CopyFrom(message)
+            decided = await self._run.screened.request(agent, out)
+            out.message_id = hashlib.sha256(f"{self._task_id}:{before or key}".encode()).hexdigest()[:32]
+            sent.attach(out)
+            child = self._run.live.folded.children.get(before)
+            taken = [["child", key, agent, child.task_id]] if child else []
+            self._run.append(*decided, ["begun", key, CALL, fingerprint, [agent, out.SerializeToString()]], *taken)
+        if recorded and recorded.done:
+            return key, recorded
+        return key, await self.park(key, CALL, fingerprint, watched=True)
+
+    async def _bring_token(self, agent: str, skill: str, why: str) -> None:
+        """Ask whom the task is for to come with a token, unless they have done so meanwhile. Raises TokenRefused."""
+        live = self._run.live
+        fingerprint = fingerprint_of(agent, ())
+        key, recorded = await self._run.step("token", fingerprint)
+        if recorded is None:
+            while live.question is not None and not self._run.bears():  # several branches may want it: one asks
+                await self._run.idle(live.question_closed(), lambda: live.question is not None)
+            recorded = Step("token", fingerprint, "done", self._run.bears())
+            self._run.append([recorded.end, key, recorded.kind, recorded.arguments, recorded.value])
+        if recorded.value:
+            return
+        prompt = f"{why}, and none is at hand any more: grant this with a new one"
+        details = {"agent": agent, "skill": skill}
+        decided = await self.authorize(prompt, f"token:{agent}", details, token=True)
+        if not decided.granted:
+            raise TokenRefused(f"{decided.by} lends no token for {skill} of {agent}")
 
     async def sleep(self, seconds: float) -> None:
         """See `context.Task.sleep`."""
@@ -161,5 +201,5 @@ class Waits:
 def _spec(prompt: str, asked: Asked) -> dict[str, object]:
     """A question as it is recorded; most have no more than the first four."""
     spec = {"prompt": prompt, "options": asked.options, "scope": asked.scope, "by_other": asked.by_other}
-    more = {"authority": asked.authority, "details": asked.details, "signed": asked.signed}
+    more = {"authority": asked.authority, "details": asked.details, "signed": asked.signed, "token": asked.token}
     return spec | {name: value for name, value in more.items() if value}

@@ -4,13 +4,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from a2a.types import Message
 from a2a.types import Task as A2ATask
 
-from sidecard.errors import AgentUnavailable, SidecardError, StoreUnavailable
+from sidecard.callers import Bearing, bearing_none
+from sidecard.errors import AccessDenied, AgentUnavailable, SidecardError, StoreUnavailable
 from sidecard.extension import URI
 from sidecard.screening.finding import ScreeningFailed, ScreenUnavailable
 from sidecard.screening.guard import Guard
@@ -20,6 +22,7 @@ from sidecard.tasks.lives import Lives
 from sidecard.tasks.run import EVICT_SECONDS
 from sidecard.tasks.state import Step
 from sidecard.tasks.states import TERMINAL
+from sidecard.tasks.tokens import TaskTokens, came_with_token
 
 log = logging.getLogger("sidecard.tasks")
 
@@ -28,10 +31,23 @@ CANCEL_CHILD_SECONDS = 5.0
 
 
 INSPECT_AGAIN_SECONDS = 1.0
+NO_TOKEN = "no token"  # noqa: S105 -- it says so
+"""What a call came to that waits for a token; why it does stands behind it."""
 
 
 class NotTaken(AgentUnavailable):
     """The other agent has refused a message, or it was never sent: nothing can come of it."""
+
+
+class TokenMissing(AccessDenied):
+    """The other agent is called with the rights of whom the task is for, by a token of theirs, and none is at hand.
+
+    `untaken` says that it is certain that nothing has come of the message so far.
+    """
+
+    def __init__(self, words: str, *, untaken: bool = True) -> None:
+        super().__init__(words)
+        self.untaken = untaken
 
 
 class Refused(AgentUnavailable):
@@ -42,16 +58,24 @@ class Delegator(Protocol):
     """How tasks reach other agents."""
 
     async def follow(
-        self, agent: str, message: Message, tenant: str, accepted: Callable[[str], None], *, known: str = ""
+        self,
+        agent: str,
+        message: Message,
+        tenant: str,
+        accepted: Callable[[str], None],
+        *,
+        known: str = "",
+        bearing: Bearing = bearing_none,
     ) -> A2ATask:
         """Send a message, again and again if need be, and return the task once it has ended or waits for somebody.
 
         `known` is the task that is known to have come of the message already. `accepted` is told the task's id as soon
-        as it is known, if it has not ended by then. Raises AgentUnavailable when patience is over, NotTaken where it
-        is certain that nothing came of the message.
+        as it is known, if it has not ended by then. `bearing` gives the token by which the rights of whom the task is
+        for travel, where that is agreed with the other agent. Raises AgentUnavailable when patience is over, NotTaken
+        where it is certain that nothing came of the message, TokenMissing.
         """
 
-    async def cancel(self, agent: str, task_id: str, tenant: str) -> None:
+    async def cancel(self, agent: str, task_id: str, tenant: str, *, bearing: Bearing = bearing_none) -> None:
         """Cancel a delegated task; one that has ended already is no error. Raises AgentUnavailable, Refused."""
 
     async def withdraw(self, agent: str, message: Message, tenant: str) -> None:
@@ -84,8 +108,11 @@ class Watches:
         delegator: Delegator,
         in_background: Callable[[Coroutine[Any, Any, None], str], None],
         guard: Guard | None = None,
+        tokens: TaskTokens | None = None,
     ) -> None:
+        """Without `tokens` the rights of whom a task is for travel nowhere."""
         self._guard = guard
+        self._tokens = tokens
         self._lives = lives
         self._delegator = delegator
         self._in_background = in_background
@@ -160,7 +187,9 @@ class Watches:
         what = f"task {child.task_id} of {agent}" if child.task_id else f"what {agent} may have taken of {live.task_id}"
         try:
             async with asyncio.timeout(CANCEL_CHILD_SECONDS):
-                if child.task_id:
+                if child.task_id and self.bears(live):
+                    await self._delegator.cancel(agent, child.task_id, tenant, bearing=self._bearing(live))
+                elif child.task_id:
                     await self._delegator.cancel(agent, child.task_id, tenant)
                 elif unheard := live.folded.unheard.get(key):  # else it has been heard of just now
                     await self._delegator.withdraw(agent, Message.FromString(unheard[1]), tenant)
@@ -184,18 +213,20 @@ class Watches:
                 live.append(["child", key, agent, task_id])
                 known = task_id
 
-        value: bytes | str
+        value: bytes | str | list[str]
         end = "done"
         child: list[Record] = []
         try:
             task = await self._delegator.follow(
-                agent, Message.FromString(data), live.meta["tenant"], accepted, known=known
+                agent, Message.FromString(data), live.meta["tenant"], accepted, known=known, bearing=self._bearing(live)
             )
             task.ClearField("history")
             if task.id and not known:
                 child = [["child", key, agent, task.id]]
             child += await self._inspect(live, agent, task)
             value = task.SerializeToString()
+        except TokenMissing as error:
+            value, end = self._without_token(live, error)
         except NotTaken as error:
             value = str(error)
         except ScreeningFailed as error:
@@ -207,6 +238,20 @@ class Watches:
             log.exception("task %s can't follow what it delegated to %s", live.task_id, agent)
             value = f"{agent} could not be followed; the log has the details of task {live.task_id}"
         await _end(live, key, replace(step, end=end, value=value), *child)
+
+    def bears(self, live: Live) -> bool:
+        """See run.Watcher."""
+        return self._tokens is not None and self._tokens.of(live.task_id) is not None
+
+    def _bearing(self, live: Live) -> Bearing:
+        return partial(self._tokens.of, live.task_id) if self._tokens else bearing_none
+
+    def _without_token(self, live: Live, missing: TokenMissing) -> tuple[str | list[str], str]:
+        """What a call comes to for want of a token: whom the task is for can bring another, where they brought one."""
+        end = "done" if missing.untaken else "failed"
+        if came_with_token(live.meta):
+            return [NO_TOKEN, str(missing)], end
+        return f"{missing}, and whom this task is for did not come with one: start it with an access token", end
 
     async def _inspect(self, live: Live, agent: str, task: A2ATask) -> list[Record]:
         """Let content inspection have another agent's answer before it is stored; the decisions go beside it.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from a2a.types import Message, TaskState, TaskStatus
 from a2a.types import Task as A2ATask
 
+from sidecard.callers import Bearing, bearing_none
 from sidecard.errors import AgentUnavailable
 from sidecard.tasks import binding
 from sidecard.tasks.states import TERMINAL
@@ -31,7 +32,14 @@ class FakeAgents:
     _given: dict[str, A2ATask | AgentUnavailable] = field(default_factory=dict)
 
     async def follow(
-        self, agent: str, message: Message, tenant: str, accepted: Callable[[str], None], *, known: str = ""
+        self,
+        agent: str,
+        message: Message,
+        tenant: str,
+        accepted: Callable[[str], None],
+        *,
+        known: str = "",
+        bearing: Bearing = bearing_none,
     ) -> A2ATask:
         """See tasks.watch.Delegator."""
         self.sent.append((agent, message))
@@ -46,7 +54,7 @@ class FakeAgents:
             await self.hold.wait()
         return answer
 
-    async def cancel(self, agent: str, task_id: str, tenant: str) -> None:
+    async def cancel(self, agent: str, task_id: str, tenant: str, *, bearing: Bearing = bearing_none) -> None:
         """See tasks.watch.Delegator."""
         if agent in self.down:
             raise AgentUnavailable(f"{agent} is down")

@@ -35,6 +35,7 @@ from sidecard.security_schemes import ways_in
 from sidecard.settings import Settings
 from sidecard.tasks.engine import Engine, system_clock
 from sidecard.tasks.handler import DurableRequestHandler
+from sidecard.tasks.tokens import TaskTokens
 from sidecard.telemetry import Telemetry
 from sidecard.testing.engine import KEY, guard_of
 from sidecard.testing.fake_agents import FakeAgents
@@ -152,6 +153,7 @@ async def served(
     tls: TlsFiles | None = None,
     publisher: Publisher | None = None,
     screen: Screen | None = None,
+    exchanging: bool = False,
 ) -> AsyncIterator[Served]:
     """Serve an agent in this process. `callers` and `issuers` are what agents/callers.yaml has under these names.
 
@@ -160,6 +162,8 @@ async def served(
     inspects what goes in and out; without one nothing is inspected.
 
     With `tls` there is a real server of HTTP at the card's URLs, too, and gRPC is over TLS.
+
+    When `exchanging`, the tokens that callers come with are kept for their tasks.
 
     Without `quotas` callers may do as much as they like.
 
@@ -191,6 +195,7 @@ async def served(
             vouching=publisher.vouching(agent.name, known.enters) if publisher else None,
             denied=denied,
             guard=guard_of(agent, screen),
+            tokens=TaskTokens(denied) if exchanging else None,
         )
         if screen is not None:
             await screen.start()
