@@ -101,6 +101,7 @@ class Service:
         self.resource = ProtectedResource.of(agent.name, settings, self._file)
         self._mesh = httpx.AsyncClient(transport=MeshTransport(settings), timeout=httpx.Timeout(60.0, connect=5.0))
         telemetry.instrument_client(self._mesh)
+        self._registry = Registry(self._mesh)
         destinations = Destinations.parse(settings.webhooks)
         self._webhooks = Webhooks(destinations) if destinations else None
         self._topic = TopicName.parse(settings.topic)
@@ -169,7 +170,7 @@ class Service:
                 self.ready = True
                 log.info("%s is ready", self.agent.name)
                 name, lets = self.agent.name, lets_of(self._file, self.agent.name)
-                enrolment = keep_enrolled(Registry(self._mesh), name, self.settings.card_url, lets=lets)
+                enrolment = keep_enrolled(self._registry, name, self.settings.card_url, lets=lets)
                 await _first_of(enrolment, self._hearing.run(), self._follow_keys(), engine.superseded.wait())
                 raise ConfigurationError("another process serves its tasks from the same store now; stop one of them")
         except ConfigurationError as error:
@@ -226,7 +227,7 @@ class Service:
             store,
             task_id_key=task_id_key,
             former_keys=former_keys,
-            delegator=Mesh(self._mesh, Registry(self._mesh), trust, outside),
+            delegator=Mesh(self._mesh, self._registry, trust, outside),
             scopes_of=self.scopes_of,
             sender=self._webhooks,
             topic=topic,

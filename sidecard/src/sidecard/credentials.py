@@ -18,8 +18,9 @@ from urllib.parse import quote_plus
 import httpx
 from pydantic import BaseModel, ConfigDict, SecretStr, TypeAdapter, ValidationError
 
+from sidecard.callers.discovery import discover
 from sidecard.egress import DestinationRefused, Origin
-from sidecard.errors import AccessDenied, AgentUnavailable, ConfigurationError
+from sidecard.errors import AccessDenied, AgentUnavailable, ConfigurationError, IssuerNotBelieved, IssuerUnavailable
 from sidecard.outbound import Outbound
 
 METADATA_SECONDS = 600.0
@@ -31,7 +32,6 @@ UNSAID_SECONDS = 60.0
 MOST_TOKENS = 1_024
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 -- a name
-WELL_KNOWN = ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server")
 _MAY_PASS = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 
 
@@ -148,8 +148,10 @@ class Tokens:
             if not answer.is_success:
                 raise _refused(authority, answer, told)
             return _read(told, authority, asked_at)
-        except httpx.HTTPStatusError as error:
-            raise AgentUnavailable(f"{authority.issuer} answers HTTP {error.response.status_code}") from None
+        except IssuerNotBelieved as error:
+            raise AccessDenied(f"{authority.issuer} is not asked for a token: {error}") from None
+        except IssuerUnavailable as error:
+            raise AgentUnavailable(f"{authority.issuer} can't be asked for a token: {error}") from None
         except DestinationRefused as error:
             raise AccessDenied(f"{authority.issuer} is not asked for a token: {error}") from None
         except httpx.HTTPError as error:
@@ -162,20 +164,12 @@ class Tokens:
         known = self._endpoints.get(issuer)
         if known and known[1] > self._clock():
             return known[0]
-        for path in WELL_KNOWN:
-            answer = await self._http.get(issuer.rstrip("/") + path)
-            if answer.status_code == httpx.codes.NOT_FOUND:
-                continue
-            answer.raise_for_status()
-            told = json.loads(answer.content)
-            if told["issuer"] != issuer:
-                raise AccessDenied(f"{issuer} says that it is {str(told['issuer'])[:100]!r}: correct the issuer")
-            endpoint = str(told["token_endpoint"])
-            if Origin.of(endpoint).scheme != Origin.of(issuer).scheme:
-                raise AccessDenied(f"{issuer} has a token endpoint that is not reached as safely as itself")
-            self._endpoints[issuer] = endpoint, self._clock() + METADATA_SECONDS
-            return endpoint
-        raise AccessDenied(f"{issuer} has no metadata at {' or '.join(WELL_KNOWN)}: correct the issuer")
+        metadata = await discover(self._http, issuer, verifies=False)
+        endpoint = metadata.endpoint("token_endpoint")
+        if not endpoint or Origin.of(endpoint).scheme != Origin.of(issuer).scheme:
+            raise AccessDenied(f"{issuer} has no token endpoint that is reached as safely as itself")
+        self._endpoints[issuer] = endpoint, self._clock() + METADATA_SECONDS
+        return endpoint
 
 
 class Bearer(httpx.Auth):

@@ -5,7 +5,8 @@ SidecardError
 ├── CardRejected         an Agent Card is unsigned, altered or not from a pinned publisher
 ├── AgentUnavailable     another agent, the registry or a tool server can't be reached
 │   └── AccessDenied     its access rules refuse this app
-├── IssuerUnavailable    an issuer of tokens can't be reached, or says what can't be believed
+├── IssuerUnavailable    an issuer of tokens can't be reached
+│   └── IssuerNotBelieved  what it says of itself can't be believed
 ├── DelegationFailed     a delegated task ended without success
 ├── StoreUnavailable     the Dapr state store does not answer
 ├── WebhookRejected      what a webhook received is not from whom it should be
@@ -39,6 +40,10 @@ class AccessDenied(AgentUnavailable):
 
 class IssuerUnavailable(SidecardError):
     """An issuer of tokens can't be reached now, or does not describe itself as it must."""
+
+
+class IssuerNotBelieved(IssuerUnavailable):
+    """An issuer describes another one, or names addresses that can't be believed: somebody must correct that."""
 
 
 class DelegationFailed(SidecardError):

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from sidecard.callers.addresses import is_safe
-from sidecard.errors import IssuerUnavailable
+from sidecard.errors import IssuerNotBelieved, IssuerUnavailable
 
 OPENID_PATH = "/.well-known/openid-configuration"
 OAUTH_PATH = "/.well-known/oauth-authorization-server"
@@ -21,7 +21,10 @@ MAX_BYTES = 262_144
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """An issuer's own description, from `url`; `document` holds its endpoints by their names in RFC 8414 §2."""
+    """An issuer's own description, from `url`; `document` holds its endpoints by their names in RFC 8414 §2.
+
+    `jwks_uri` is "" where nobody verifies anything by its keys and it names none.
+    """
 
     url: str
     issuer: str
@@ -43,11 +46,12 @@ class Metadata:
         return value in (self.document.get(name) or default)
 
 
-async def discover(http: httpx.AsyncClient, issuer: str) -> Metadata:
-    """The metadata of an issuer, from either of its well-known places.
+async def discover(http: httpx.AsyncClient, issuer: str, *, verifies: bool = True) -> Metadata:
+    """The metadata of an issuer, from either of its well-known places. Who `verifies` its tokens needs its keys.
 
     Raises:
-        IssuerUnavailable: it can't be reached, or what it says is not about itself.
+        IssuerUnavailable: it can't be reached.
+        IssuerNotBelieved: what it says is not about itself, or its keys lie where anybody could change them.
     """
     parsed = urlsplit(issuer)
     path = parsed.path.rstrip("/")
@@ -60,11 +64,13 @@ async def discover(http: httpx.AsyncClient, issuer: str) -> Metadata:
             failures.append(str(error))
             continue
         if document.get("issuer") != issuer:
-            raise IssuerUnavailable(f"{url} describes another issuer than {issuer}: write its own name, to the letter")
-        keys = document.get("jwks_uri")
-        if not isinstance(keys, str) or not is_safe(keys) or (parsed.scheme == "https" and keys[:6] != "https:"):
-            raise IssuerUnavailable(f"{url} names no https address of its keys (jwks_uri)")
-        return Metadata(url, issuer, keys, document)
+            raise IssuerNotBelieved(f"{url} describes another issuer than {issuer}: write its own name, to the letter")
+        keys = document.get("jwks_uri") if verifies else ""
+        if verifies and (
+            not isinstance(keys, str) or not is_safe(keys) or (parsed.scheme == "https" and keys[:6] != "https:")
+        ):
+            raise IssuerNotBelieved(f"{url} names no https address of its keys (jwks_uri)")
+        return Metadata(url, issuer, str(keys), document)
     raise IssuerUnavailable("; ".join(failures))
 
 

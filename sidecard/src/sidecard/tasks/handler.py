@@ -206,8 +206,7 @@ class DurableRequestHandler(RequestHandler):
         if webhook is not None and not may_see(live.folded, caller, tenant, owner_only=True):
             raise Forbidden("only its owner has a webhook told of a task; answer without one")
         # Before the checks that follow, since it may take a while: what they find must still hold when it is stored.
-        original = Message()
-        original.CopyFrom(message)
+        original = _copy(message) if sent.proof else message  # what is proven is what was sent, not what is left of it
         received = await self._engine().intake.inspect_answer(live, message, sent.grant)
         if message.message_id not in live.messages:
             if live.ended:
@@ -364,6 +363,12 @@ class DurableRequestHandler(RequestHandler):
 
     def _check_webhook(self, config: TaskPushNotificationConfig) -> None:
         checks.check_webhook(config, self._offered())
+
+
+def _copy(message: Message) -> Message:
+    copy = Message()
+    copy.CopyFrom(message)
+    return copy
 
 
 def _last_event(context: ServerCallContext) -> Place | None:
