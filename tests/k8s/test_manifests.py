@@ -1,6 +1,7 @@
 """What k8s/base applies. That it agrees with the rest of the project is `sidecard check`'s business, tested there."""
 
 import subprocess
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,21 @@ def test_only_the_sidecar_has_a_token_of_the_kubernetes_api(objects):
         assert "kubernetes-api" not in mounts
         assert template["metadata"]["annotations"]["dapr.io/volume-mounts"].startswith("kubernetes-api:")
         assert "kubernetes-api" in [volume["name"] for volume in template["spec"]["volumes"]]
+
+
+def test_the_way_outside_is_closed_until_a_pod_is_labelled(objects):
+    """Then public addresses alone, by https: not the cluster, not a cloud's metadata."""
+    spec = objects["NetworkPolicy", "outside"]["spec"]
+    label = spec["podSelector"]["matchLabels"]
+    for app in APPS:
+        labels = objects["Deployment", app]["spec"]["template"]["metadata"]["labels"]
+        assert not label.items() <= labels.items()
+    [rule] = spec["egress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 443}]
+    [block] = [peer["ipBlock"] for peer in rule["to"]]
+    for inside in ("10.1.2.3", "172.20.0.1", "192.168.1.1", "169.254.169.254", "100.100.100.200"):
+        assert any(ip_address(inside) in ip_network(network) for network in block["except"])
+    assert not any(ip_address("93.184.216.34") in ip_network(network) for network in block["except"])
 
 
 def test_the_gateway_offers_what_direct_callers_use(objects):

@@ -1,7 +1,10 @@
 """agents/callers.yaml against the agents' code."""
 
+import re
+
 import pytest
 
+from sidecard.callers import CallersFile
 from sidecard.check import check
 from tests.sidecard.check.conftest import STUB, put
 
@@ -99,3 +102,12 @@ def test_a_right_to_whom_an_end_is_escalated_must_be_held(project):
     assert escalations == [(FILE, problem.format(scope)) for scope in scopes]
     project.change(FILE, put("callers", "manager", "grants", "orchestrator", value=["spend:approve", "trips:rescue"]))
     assert not [found for found in project.findings() if "escalates" in found[1]]
+
+
+def test_the_example_of_an_issuer_is_right(project):
+    """What stands in the file's comments can be had by taking the signs away."""
+    text = (project.root / FILE).read_text()
+    example = text[text.index("# issuers:") : text.index("callers:\n  desk:")]
+    project.write(FILE, text.replace(example, re.sub(r"^# ", "", example, flags=re.MULTILINE)))
+    assert CallersFile.read(project.root / FILE).issuers["company"].types == ["JWT"]
+    assert project.findings() == []

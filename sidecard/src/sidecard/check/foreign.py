@@ -58,11 +58,8 @@ def _exchanged(estate: Estate, name: str, agent: ForeignAgent) -> Iterator[Findi
     if ours is None or not ours.exchange:
         return
     if ours.issuer not in {issuer.url for issuer in estate.callers_file.issuers.values()}:
-        yield Finding(
-            FILE,
-            f"{name!r} is called by callers' own tokens of {ours.issuer}, which nobody comes with",
-            "list that issuer, to the letter, under issuers: in agents/callers.yaml, or leave exchange off",
-        )
+        problem = f"{name!r} is called by callers' own tokens of {ours.issuer}, which nobody comes with"
+        yield Finding(FILE, problem, "list it, to the letter, under issuers: in agents/callers.yaml, or drop exchange")
 
 
 def _trust(estate: Estate) -> TrustStore | None:
