@@ -37,8 +37,8 @@ from sidecard.tasks.state import HELD
 from sidecard.tasks.states import state_name
 from sidecard.tasks.store import StateStore, prove
 from sidecard.tasks.tail import Tail
-from sidecard.tasks.told import Told
 from sidecard.tasks.tokens import TaskTokens
+from sidecard.tasks.told import Told
 from sidecard.tasks.turns import Limits
 from sidecard.tasks.watch import Delegator, Watches
 from sidecard.telemetry import TaskMetrics, WebhookMetrics
@@ -126,11 +126,11 @@ class Engine:
             self._ids,
             guard,
             clock,
-            tokens,
             admit=self._admit,
             check_room=self._runner.check_room,
             run=self._run,
             rescue=self._rescue,
+            tokens=tokens,
         )
         self._metrics = TaskMetrics(agent.name)
         self.journal.publishes = topic is not None

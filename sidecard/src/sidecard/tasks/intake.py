@@ -52,12 +52,12 @@ class Intake:
         ids: TaskIds,
         guard: Guard | None,
         clock: Callable[[], int],
-        tokens: TaskTokens | None = None,
         *,
         admit: Callable[[], None],
         check_room: Callable[[str, str], None],
         run: Callable[[Live, Message], None],
         rescue: Callable[[Live], Awaitable[None]],
+        tokens: TaskTokens | None = None,
     ) -> None:
         """`admit` raises StoreUnavailable while nothing is taken in.
 
