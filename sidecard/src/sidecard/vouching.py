@@ -136,32 +136,44 @@ class Vouching:
         return str(claims["iss"])
 
     def _sign(self, kind: str, claims: Mapping[str, Any]) -> str:
-        key = self.key()
-        header = {"alg": key["alg"], "kid": key["kid"], "typ": kind}
-        token = JWT(header=header, claims={**claims, "publisher": self.publisher})
-        token.make_signed_token(key)
-        return str(token.serialize())
+        return sign_token(kind, claims, self.key(), self.publisher)
 
     def _believe(self, token: str, kind: str, *, check: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The claims of a token of this kind, whose issuer's key is pinned. Raises NotBelieved."""
-        header, claims = _header(token), _content(token)
-        if claims.get("publisher") != self.publisher:  # agents are named by app-ids, which are ours alone to give
-            raise NotBelieved("it is signed in another publisher's name, who has no say in what is decided here")
-        try:
-            pinned = self.trust.keys_of(self.publisher).get(str(header.get("kid")))
-        except CardRejected as unknown:
-            raise NotBelieved(str(unknown)) from None
-        issuer = str(claims.get("iss"))
-        if pinned is None or (pinned.agents is not None and issuer not in pinned.agents):
-            raise NotBelieved(f"no key is pinned by which {issuer[:64]!r} could have signed this")
-        if header.get("typ") != kind or header.get("alg") != pinned.algorithm:
-            raise NotBelieved("what is signed is something else, or in another way than its key is for")
-        try:
-            believed = JWT(jwt=token, key=pinned.jwk, algs=[pinned.algorithm], expected_type="JWS", check_claims=check)
-        except (JWException, *_MALFORMED) as error:
-            raise NotBelieved(f"its signature, time or purpose is wrong ({type(error).__name__})") from None
-        content: dict[str, Any] = json.loads(believed.claims)
-        return content
+        return believe_token(token, kind, self.trust, self.publisher, check=check)
+
+
+def sign_token(kind: str, claims: Mapping[str, Any], key: JWK, publisher: str) -> str:
+    """A statement of this kind, which names its issuer (`iss`), signed in a publisher's name."""
+    token = JWT(header={"alg": key["alg"], "kid": key["kid"], "typ": kind}, claims={**claims, "publisher": publisher})
+    token.make_signed_token(key)
+    return str(token.serialize())
+
+
+def believe_token(
+    token: str, kind: str, trust: TrustStore, publisher: str, *, check: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The claims of a statement of this kind in this publisher's name, whose issuer's key is pinned.
+
+    `check` holds what further claims must be. Raises NotBelieved.
+    """
+    header, claims = _header(token), _content(token)
+    if claims.get("publisher") != publisher:  # agents are named by app-ids, which are ours alone to give
+        raise NotBelieved("it is signed in another publisher's name, who has no say in what is decided here")
+    try:
+        pinned = trust.keys_of(publisher).get(str(header.get("kid")))
+    except CardRejected as unknown:
+        raise NotBelieved(str(unknown)) from None
+    issuer = str(claims.get("iss"))
+    if pinned is None or (pinned.agents is not None and issuer not in pinned.agents):
+        raise NotBelieved(f"no key is pinned by which {issuer[:64]!r} could have signed this")
+    if header.get("typ") != kind or header.get("alg") != pinned.algorithm:
+        raise NotBelieved("what is signed is something else, or in another way than its key is for")
+    try:
+        believed = JWT(jwt=token, key=pinned.jwk, algs=[pinned.algorithm], expected_type="JWS", check_claims=check)
+    except (JWException, *_MALFORMED) as error:
+        raise NotBelieved(f"its signature, time or purpose is wrong ({type(error).__name__})") from None
+    content: dict[str, Any] = json.loads(believed.claims)
+    return content
 
 
 def _header(token: str) -> dict[str, Any]:

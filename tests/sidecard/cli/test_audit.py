@@ -12,16 +12,27 @@ from sidecard.cli import app, stores
 from sidecard.cli.audit import AuditBroken
 from sidecard.errors import ConfigurationError
 from sidecard.tasks.trail import audit_key
-from sidecard.testing import MemoryStore, served
+from sidecard.testing import MemoryStore, Publisher, served
 from tests.sidecard.tasks.shop import Shop
 from tests.sidecard.test_audit import CALLERS
 
 
 @pytest.fixture
-async def store():
+def publisher(project):
+    """Its keys are pinned in the project."""
+    publisher = Publisher("shop", name=project.run_file.name)
+    pinned = [{**publisher.keys["shop"].export_public(as_dict=True), "agents": ["shop"]}]
+    project.local.mkdir(exist_ok=True)
+    trust = {"publishers": {publisher.name: {"keys": pinned}}}
+    (project.local / "trust.json").write_text(json.dumps(trust))
+    return publisher
+
+
+@pytest.fixture
+async def store(publisher):
     """Ada has had something chosen, bob has looked for it, in vain."""
     shop, store = Shop(), MemoryStore()
-    async with served(shop.agent, store, CALLERS) as agent:
+    async with served(shop.agent, store, CALLERS, publisher=publisher) as agent:
         store.task = (await agent.send("ada", skill="choose", data={"what": "hat"})).id
         bob = agent.client("JSONRPC", "bob")
         for _ in range(2):
@@ -89,11 +100,25 @@ async def test_what_is_asked_for_is_shown(command, store):
 
 
 async def test_a_whole_audit_is_said_to_be_whole(command):
-    """With the digest that stands for all of it."""
-    lines = (await command("--verify")).stdout.splitlines()
-    assert lines[-1].startswith("whole  slot 0, 3 records: ")
-    told = json.loads((await command("--verify", "--json")).stdout)
-    assert lines[-1].endswith(told["ends"][0]["digest"])
+    """And signed, with its end, by which it can be asked for again."""
+    *_, last = (await command("--verify")).stdout.splitlines()
+    said, _, end = last.rpartition(": ")
+    assert said == "whole  slot 0, 3 records, all signed"
+    told = json.loads((await command("--verify", "--end", end, "--json")).stdout)
+    [known] = told["ends"]
+    assert end == f"{known['slot']}:{known['records']}:{known['digest']}"
+    assert known["signed"] == known["records"] == 3
+
+
+async def test_an_end_that_is_gone_is_said_to_be(command):
+    """Whatever else is whole; what is no end is refused."""
+    digest = "0" * 64
+    outcome = await command("--verify", "--end", f"0:9:{digest}")
+    assert "records 4 to 9, which there were, are gone" in str(outcome.exception)
+    assert "it is not what it was" in str((await command("--verify", "--end", f"0:2:{digest}")).exception)
+    assert "slot 3 is gone" in str((await command("--verify", "--end", f"3:1:{digest}")).exception)
+    for words in (["--end", f"0:9:{digest}"], ["--verify", "--end", "last"]):
+        assert isinstance((await command(*words)).exception, ConfigurationError)
 
 
 async def test_an_audit_that_was_changed_is_said_to_be(command, store):
@@ -104,3 +129,12 @@ async def test_an_audit_that_was_changed_is_said_to_be(command, store):
     assert isinstance(outcome.exception, AuditBroken)
     assert "the audit of shop is not whole: slot 0" in str(outcome.exception)
     assert "eve" in (await command()).stdout, "only --verify looks"
+
+
+async def test_an_audit_that_the_agent_has_not_signed_is_said_to_be(command, publisher, project):
+    """As when its key is pinned no longer."""
+    other = Publisher("shop", name=publisher.name).keys["shop"].export_public(as_dict=True)
+    trust = {"publishers": {publisher.name: {"keys": [other | {"kid": "other"}]}}}
+    (project.local / "trust.json").write_text(json.dumps(trust))
+    outcome = await command("--verify")
+    assert "up to record 3 it is not signed by shop" in str(outcome.exception)

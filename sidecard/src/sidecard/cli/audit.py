@@ -13,7 +13,7 @@ from sidecard.errors import ConfigurationError, SidecardError
 
 if TYPE_CHECKING:
     from sidecard.tasks.act import Recorded
-    from sidecard.tasks.audit_log import Trailed
+    from sidecard.tasks.audit_log import End, Trailed
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -29,6 +29,10 @@ def audit(  # noqa: PLR0917 -- typer calls it by name
     since: Annotated[str, typer.Option("--since", help="Only the last 30s, 15m, 1h, 7d …")] = "",
     refused: Annotated[bool, typer.Option("--refused", help="Only what was refused.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Check that no record was altered or taken out.")] = False,
+    end: Annotated[
+        list[str],
+        typer.Option("--end", help="With --verify: an end SLOT:RECORDS:DIGEST that an earlier --verify has shown."),
+    ] = [],  # noqa: B006 -- typer's own way to take many
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")] = False,
 ) -> None:
     """Show who did what at an agent, on all its replicas, oldest first; for operators.
@@ -36,23 +40,33 @@ def audit(  # noqa: PLR0917 -- typer calls it by name
     The registry's tells who was enrolled, dismissed, revoked and restored by whom.
 
     It is read through the agent's own sidecar with that sidecar's token, and nothing is written. With --verify every
-    record is checked against the chain that it stands in, and the chain's ends are shown: write them down elsewhere,
-    and you can tell later that nobody has made a new chain of other records.
+    record is checked against the chain that it stands in, and that against what the agent has signed (within a minute
+    or so of each record), by the keys of the trust file. The chain's ends are shown: write them down elsewhere, and
+    --verify --end tells later whether the last records of all were taken away.
     """
     import asyncio
 
     from sidecard.cli.project import Project
     from sidecard.cli.stores import reaching, stores
+    from sidecard.cli.way import pinned_keys
+    from sidecard.registry import REGISTRY
+    from sidecard.seals import Seals
     from sidecard.tasks.audit_log import in_order, read_audit
 
     console = Console(as_json=as_json)
-    beginning = _beginning(since)
+    beginning, known = _beginning(since), _ends(end)
+    if known and not verify:
+        raise ConfigurationError("--end goes with --verify.")
 
     async def work() -> "list[Trailed]":
-        async with stores(Project()) as opened:
+        project = Project()
+        async with stores(project) as opened:
             store = opened.of(agent)
+            seals = None
+            if verify and agent != REGISTRY:  # which has no card, and no key to sign one with
+                seals = Seals(agent, project.run_file.name, pinned_keys(project))
             with reaching(agent):
-                return await read_audit(store, since=beginning, verify=verify)
+                return await read_audit(store, since=beginning, verify=verify, seals=seals, ends=known)
 
     trails = asyncio.run(work())
     shown = [one for one in in_order(trails) if _wanted(one, task=task, caller=caller, refused=refused)]
@@ -61,10 +75,15 @@ def audit(  # noqa: PLR0917 -- typer calls it by name
     problems = [f"slot {trail.slot}: {problem}" for trail in trails for problem in trail.problems]
     if problems:
         raise AuditBroken(f"the audit of {agent} is not whole: {'; '.join(problems)}")
-    ends = [{"slot": trail.slot, "records": trail.number, "digest": trail.digest.hex()} for trail in trails]
     if verify:
-        for end in ends:
-            console.line(f"[green]whole[/green]  slot {end['slot']}, {end['records']} records: {end['digest']}")
+        for trail in trails:
+            signed = "all signed" if trail.sealed == trail.number else f"signed up to record {trail.sealed}"
+            digest = f"{trail.slot}:{trail.number}:{trail.digest.hex()}"
+            console.line(f"[green]whole[/green]  slot {trail.slot}, {trail.number} records, {signed}: {digest}")
+    ends = [
+        {"slot": trail.slot, "records": trail.number, "signed": trail.sealed, "digest": trail.digest.hex()}
+        for trail in trails
+    ]
     console.result(ok=True, records=[one.as_values() for one in shown], ends=ends)
 
 
@@ -101,6 +120,19 @@ def _wanted(one: "Recorded", *, task: str, caller: str, refused: bool) -> bool:
     if caller and caller not in (act.caller, act.subject):
         return False
     return act.refused or not refused
+
+
+def _ends(texts: Iterable[str]) -> "list[End]":
+    """Ends as --verify shows them. Raises ConfigurationError."""
+    from sidecard.tasks.audit_log import End
+
+    ends = []
+    for text in texts:
+        found = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,18}):([0-9a-f]{64})", text)
+        if found is None:
+            raise ConfigurationError(f"--end takes SLOT:RECORDS:DIGEST, as --verify shows it; {text!r} is none")
+        ends.append(End(int(found[1]), int(found[2]), found[3]))
+    return ends
 
 
 def _beginning(since: str) -> int:

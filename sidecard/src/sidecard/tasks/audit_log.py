@@ -1,18 +1,30 @@
 """The audit read back: the trails of all slots as one, in order, each checked against its chain when asked."""
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from sidecard.errors import LogBroken
+from sidecard.seals import Seals
 from sidecard.tasks.act import Act, Recorded, unpack
 from sidecard.tasks.slot_entry import slot_key
 from sidecard.tasks.slots import Slot
 from sidecard.tasks.store import StateStore
 from sidecard.tasks.trail import Page, audit_key, chained, origin
+from sidecard.vouching import NotBelieved
 
 READ_AT_ONCE = 16
 TRIES = 3
 """How often a trail is read whose pages are being forgotten meanwhile."""
+
+
+class End(NamedTuple):
+    """How far a slot's trail went once, in digits of hexadecimal what stood for all of it: somebody wrote that down."""
+
+    slot: int
+    number: int
+    digest: str
 
 
 @dataclass(slots=True)
@@ -20,24 +32,36 @@ class Trailed:
     """What is read of one slot's trail, oldest first, and what is wrong with it.
 
     `number` and `digest` are of its last record: as long as the chain holds, that digest vouches for all before it.
+    Up to record `sealed` the agent has signed for it, or 0.
     """
 
     slot: int
     number: int
     digest: bytes
+    sealed: int = 0
     records: list[Recorded] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-async def read_audit(store: StateStore, *, since: int = 0, verify: bool = False) -> list[Trailed]:
+async def read_audit(
+    store: StateStore,
+    *,
+    since: int = 0,
+    verify: bool = False,
+    seals: Seals | None = None,
+    ends: Collection[End] = (),
+) -> list[Trailed]:
     """The trails of all slots from `since` (UTC in milliseconds) on.
 
-    To `verify` one, all of it is read: a record that was altered, taken out or put in is a problem. Raises
-    StoreUnavailable, LogBroken.
+    To `verify` one, all of it is read: a record that was altered, taken out or put in is a problem. With `seals` it is
+    one too that the agent has not signed for what is in pages, and with `ends` that one of them is no longer in the
+    chain: only they tell that the last records of all were taken away. Raises StoreUnavailable, LogBroken.
     """
     trails: list[Trailed] = []
     while slot_key(len(trails)) in await store.read([slot_key(len(trails))]):
-        trails.append(await _trail(store, len(trails), since, verify=verify))
+        trails.append(await _trail(store, len(trails), since, verify=verify, seals=seals, ends=ends))
+    if lost := sorted({end.slot for end in ends if end.slot >= len(trails)}):
+        raise LogBroken(f"the audit of slot {lost[0]} is gone altogether")
     return trails
 
 
@@ -46,7 +70,9 @@ def in_order(trails: Sequence[Trailed]) -> Iterator[Recorded]:
     return heapq.merge(*(trail.records for trail in trails), key=lambda recorded: recorded.act.at)
 
 
-async def _trail(store: StateStore, number: int, since: int, *, verify: bool) -> Trailed:
+async def _trail(
+    store: StateStore, number: int, since: int, *, verify: bool, seals: Seals | None, ends: Collection[End]
+) -> Trailed:
     for _ in range(TRIES):
         slot = await Slot.load(store, number)
         pages, missing = await _pages(store, slot, 0 if verify else since)
@@ -55,7 +81,12 @@ async def _trail(store: StateStore, number: int, since: int, *, verify: bool) ->
             break
     trailed = Trailed(number, slot.trail.number, slot.trail.digest)
     if verify:
-        trailed.problems = _check(slot, pages)
+        trailed.problems = [
+            *_check(slot, pages),
+            *_check_ends(slot, pages, [end for end in ends if end.slot == number]),
+        ]
+        if seals is not None:
+            trailed.problems += _check_seal(trailed, slot, pages, seals)
     elif missing:
         trailed.problems = [f"page {page} is missing" for page in missing]
     void: set[int] = set()
@@ -114,4 +145,48 @@ def _check(slot: Slot, pages: dict[int, Page]) -> list[str]:
         problems.append(f"up to record {trail.paged.number} something was altered, taken out or put in")
     if trail.recent and chained(trail.paged.digest, trail.recent) != trail.digest:
         problems.append(f"behind record {trail.paged.number} something was altered")
+    return problems
+
+
+def _check_seal(trailed: Trailed, slot: Slot, pages: dict[int, Page], seals: Seals) -> list[str]:
+    """Whether the agent has signed for the last page: by its digest that is for all before, as far as it vouches."""
+    paged = slot.trail.paged
+    if not slot.trail.pages:
+        return []
+    page = pages.get(paged.last)
+    try:
+        seal = seals.read(page.seal if page else "", slot.number)
+    except NotBelieved as error:
+        return [f"up to record {paged.number} it is not signed by {seals.agent}: {error}"]
+    if (seal.number, seal.digest) != (paged.number, paged.digest):
+        return [f"up to record {paged.number} it is not what {seals.agent} has signed"]
+    trailed.sealed = seal.number
+    first = pages[min(pages)].first
+    if seal.since > first:
+        return [f"records {first} to {seal.since - 1} were there without a signature of {seals.agent} when it started"]
+    return []
+
+
+def _check_ends(slot: Slot, pages: dict[int, Page], ends: Collection[End]) -> list[str]:
+    """Whether the chain still goes through each of these."""
+    if not ends:
+        return []
+    digests = {0: origin(slot.number).hex()}
+    runs = [(page.first, page.before, page.records) for page in pages.values()]
+    paged = slot.trail.paged
+    for first, before, records in [*runs, (paged.number + 1, paged.digest, slot.trail.recent)]:
+        digests[first - 1] = before.hex()
+        last = before
+        for number, record in enumerate(records, first):
+            last = chained(last, [record])
+            digests[number] = last.hex()
+    oldest = min((page.first for page in pages.values()), default=paged.number + 1)
+    problems = []
+    for end in ends:
+        if end.number > slot.trail.number:
+            problems.append(f"records {slot.trail.number + 1} to {end.number}, which there were, are gone")
+        elif end.number >= oldest - 1 and digests.get(end.number) != end.digest:
+            problems.append(f"up to record {end.number} it is not what it was")
+        elif end.number < oldest - 1:
+            problems.append(f"record {end.number} is forgotten, so what there was then can't be compared")
     return problems

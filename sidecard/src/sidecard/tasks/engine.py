@@ -15,6 +15,7 @@ from sidecard.agent import Agent
 from sidecard.callers import Caller, Denied
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable
 from sidecard.screening.guard import Guard
+from sidecard.seals import Seals
 from sidecard.tasks.act import Act
 from sidecard.tasks.adoption import Adoption
 from sidecard.tasks.cursor import Backoff
@@ -104,7 +105,8 @@ class Engine:
         self._clock = clock
         self.agent = agent
         self.store = store
-        self._replicas = Replicas(store, adopt=self._adopt, look=self._look, deposed=self._depose)
+        seals = Seals(vouching.agent, vouching.publisher, vouching.trust, vouching.key) if vouching else None
+        self._replicas = Replicas(store, adopt=self._adopt, look=self._look, deposed=self._depose, seals=seals)
         self.journal = Journal(store, self._depose, self._replicas.unquestioned)
         self._lives = Lives(self.journal, self._replicas, clock, self._stored)
         self._adoption = Adoption(

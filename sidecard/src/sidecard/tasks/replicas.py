@@ -17,6 +17,7 @@ from typing import Any
 import msgpack
 
 from sidecard.errors import StoreUnavailable, TaskConflict
+from sidecard.seals import Seals
 from sidecard.tasks.patience import patiently
 from sidecard.tasks.slot_entry import beat_key, slot_key
 from sidecard.tasks.slots import SEALED, Slot
@@ -46,7 +47,8 @@ class Replicas:
     """This replica among the others. A store that isn't shared has one replica, and what it finds there is its own.
 
     `adopt` takes over what a replica that is gone had to do, given its slot and whether it died; `look` is told of
-    tasks that others have appended to; `deposed` that others have taken this replica for dead.
+    tasks that others have appended to; `deposed` that others have taken this replica for dead. `seals` go on what is
+    written of the audit.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class Replicas:
         adopt: Callable[[Slot, bool], Awaitable[None]],
         look: Callable[[Collection[str]], None],
         deposed: Callable[[], None],
+        seals: Seals | None = None,
     ) -> None:
         self._store = store
+        self._seals = seals
         self._adopt = adopt
         self._look = look
         self._deposed = deposed
@@ -81,7 +85,7 @@ class Replicas:
             number = next(
                 (k for k, beat in beats.items() if beat in (FREE, LEFT) or not self._store.shared), len(beats)
             )
-            slot = await Slot.load(self._store, number)
+            slot = await Slot.load(self._store, number, self._seals)
             died = beats.get(number) not in (FREE, LEFT)
             holder = f"{number}.{slot.n + 1}"
             began = time.monotonic()
@@ -91,7 +95,7 @@ class Replicas:
             except TaskConflict:
                 continue  # another has just taken it
             except StoreUnavailable:
-                slot = await patiently(partial(Slot.load, self._store, number))
+                slot = await patiently(partial(Slot.load, self._store, number, self._seals))
                 if slot.holder != holder:
                     continue
                 try:
@@ -270,7 +274,7 @@ class Replicas:
     async def _take_over(self, number: int, *, died: bool) -> None:
         """Take over what a dead replica had to do. Survivors race for its slot; one wins, the others see that."""
         try:
-            slot = await Slot.load(self._store, number)
+            slot = await Slot.load(self._store, number, self._seals)
             sealed_by = slot.holder.removeprefix(SEALED) if slot.holder.startswith(SEALED) else ""
             if sealed_by and self.alive(sealed_by):
                 self._seen[number].since = time.monotonic()

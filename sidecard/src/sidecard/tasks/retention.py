@@ -133,6 +133,8 @@ class Retention:
         Raises StoreUnavailable, LogBroken.
         """
         now, slot = self._clock(), self._journal.slot
+        if slot.trail.due:
+            await self._journal.sweep(Sweep(checkpoint=True))
         if self._keep.audit_days and self._audit_due <= now:
             self._audit_due = now + LOOK_AGAIN_MS
             self._audit_due = await self._visit_audit(slot, now - self._keep.audit_ms)
@@ -152,7 +154,7 @@ class Retention:
         Raises StoreUnavailable, LogBroken, TaskConflict.
         """
         for number in self._left_over():
-            slot = await Slot.load(self._store, number)
+            slot = await Slot.load(self._store, number, self._journal.slot.seals)
             await slot.claim(f"{SEALED}{self._journal.replica}")
             journal = Journal(self._store)
             journal.start(slot)

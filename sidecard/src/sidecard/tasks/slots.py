@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sidecard.seals import Seals
 from sidecard.tasks.act import Act
 from sidecard.tasks.announced import Announced
 from sidecard.tasks.index import Line, Owner, Trim
@@ -23,7 +24,7 @@ from sidecard.tasks.lists import Lists, ListsChange
 from sidecard.tasks.slot_entry import SlotEntry, SlotHead, beat_key, slot_key
 from sidecard.tasks.store import StateStore
 from sidecard.tasks.todo import Listed, TodoChange
-from sidecard.tasks.trail import Trail, TrailChange
+from sidecard.tasks.trail import Mark, Page, Trail, TrailChange, audit_key
 
 CHECKPOINT_ENTRIES = 64
 CHECKPOINT_LINES = 256
@@ -73,8 +74,10 @@ class Staged:
 class Slot:
     """One slot as of entry `n`, held by `holder`: a replica "k.n" named for slot and entry, or "" when nobody does."""
 
-    def __init__(self, store: StateStore, number: int) -> None:
+    def __init__(self, store: StateStore, number: int, seals: Seals | None = None) -> None:
+        """`seals` are put on the audit's pages that are written from here."""
         self.number = number
+        self.seals = seals
         self._store = store
         self._empty()
 
@@ -84,7 +87,7 @@ class Slot:
         self.todo = Listed(f"todo:{self.number}")
         self.outbox = Listed(f"outbox:{self.number}")
         self.lists = Lists(self._store, self.number)
-        self.trail = Trail(self.number)
+        self.trail = Trail(self.number, seals=self.seals)
         self._checkpointed = 0
         self._before = 0
         self._claims: list[tuple[int, int]] = []
@@ -93,9 +96,9 @@ class Slot:
     # -- reading ------------------------------------------------------------------------------------------------------
 
     @classmethod
-    async def load(cls, store: StateStore, number: int) -> "Slot":
+    async def load(cls, store: StateStore, number: int, seals: Seals | None = None) -> "Slot":
         """Read a slot; one that nobody ever held has `n` 0. Raises StoreUnavailable, LogBroken."""
-        slot = cls(store, number)
+        slot = cls(store, number, seals)
         await slot._restart()
         await slot.catch_up()
         return slot
@@ -125,10 +128,16 @@ class Slot:
         self.todo = await Listed.load(self._store, f"todo:{self.number}", head.todo)
         self.outbox = await Listed.load(self._store, f"outbox:{self.number}", head.outbox)
         self.lists = await Lists.load(self._store, self.number, head.owners)
-        self.trail = Trail(self.number, head.audit)
+        self.trail = await self._load_trail(head.audit)
         last = (await self._store.read([slot_key(self.number, self.n)])).get(slot_key(self.number, self.n))
         if last is not None and not self._store.atomic:  # what it announced may not have come true yet
             self._announced.take(SlotEntry.unpack(last))
+
+    async def _load_trail(self, mark: Mark) -> Trail:
+        """The trail as of a checkpoint; who is to seal what comes next looks at the last seal."""
+        key = audit_key(self.number, mark.last)
+        data = (await self._store.read([key])).get(key) if self.seals and mark.last >= mark.first else None
+        return Trail(self.number, mark, self.seals, Page.unpack(data).seal if data else "")
 
     def _take(self, entry: SlotEntry) -> None:
         self.n += 1
@@ -148,7 +157,7 @@ class Slot:
         """Whether the next entry should be a checkpoint."""
         if self.n - self._checkpointed >= CHECKPOINT_ENTRIES or self.lists.unpaged >= CHECKPOINT_LINES:
             return True
-        return len(self.trail.recent) >= CHECKPOINT_RECORDS
+        return len(self.trail.recent) >= CHECKPOINT_RECORDS or self.trail.due
 
     async def stage(
         self,
