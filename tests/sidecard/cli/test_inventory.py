@@ -5,6 +5,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rich.text import Text
 from typer.testing import CliRunner
 
 from sidecard.cli import app, inventory, way
@@ -90,6 +91,25 @@ def test_the_table_says_who_calls_whom():
     assert "not used" in rail
     assert "\x1b" not in rail
     assert list(inventory.table([], NOW)) == ["nobody is enrolled yet"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_the_table_is_as_wide_as_the_screen(width):
+    """The agent, whom it calls, who calls it, and whether something is wrong are there at any width."""
+    estate = [
+        enrolment(
+            "orchestrator", publisher="Travel Desk", skills=["plan_trip", "expense_report_review", "approve", "more"],
+            lets={name: ["x"] for name in ("compliance", "desk", "expenses", "flights")},
+        ),
+        *(enrolment(name, publisher="Travel Desk", lets={"orchestrator": ["x"]}, problem="altered")
+          for name in ("compliance", "flights", "expenses-of-others")),
+    ]  # fmt: skip
+    lines = [Text.from_markup(line).plain for line in inventory.table(estate, NOW, width)]
+    assert max(map(len, lines)) <= width
+    assert [word for word in ("agent", "calls", "called by", "seen") if word not in lines[0]] == []
+    assert lines[1].startswith("orchestrator ")
+    assert all(line.endswith("not used") for line in lines[2:])
+    assert ("publisher" in lines[0]) == (width == 200)
 
 
 def test_one_agent_in_detail():

@@ -26,6 +26,11 @@ class Console:
         self.phases: dict[str, float] = {}
         self._rich = RichConsole(stderr=as_json, quiet=quiet or as_json, highlight=False, soft_wrap=True)
 
+    @property
+    def width(self) -> int:
+        """Characters of a line that people see whole: their terminal's, at least 80; 120 where there is none."""
+        return max(80, self._rich.width) if self._rich.is_terminal else 120
+
     def line(self, text: str) -> None:
         """One line for people; rich markup is read."""
         self._rich.print(text)

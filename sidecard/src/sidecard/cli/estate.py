@@ -40,7 +40,7 @@ def agents(
     shown = [one for one in estate if name in ("", one.app_id)]
     if name and not shown:
         raise ConfigurationError(f"'{name}' is not in the registry; there are: {', '.join(o.app_id for o in estate)}.")
-    lines = inventory.detail(shown[0], estate) if name else inventory.table(estate)
+    lines = inventory.detail(shown[0], estate) if name else inventory.table(estate, width=console.width)
     for line in lines:
         console.line(line)
     console.result(ok=True, agents=[inventory.values(one, estate) for one in shown])

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
+from rich.text import Text
 
 from sidecard.cli.show import one_line, plain
 from sidecard.errors import ConfigurationError
@@ -14,6 +15,12 @@ from sidecard.validation import explain
 MISSED = timedelta(seconds=3 * HEARTBEAT_SECONDS)
 """An agent that was not seen for so long is marked."""
 MOST_SHOWN = 3
+WIDTH = 120
+GAP = 2
+SHORTEST = 10
+"""Characters that a column keeps, however narrow it gets."""
+_TITLES = ("agent", "version", "publisher", "skills", "calls", "called by", "seen", "verified")
+_LEAST_FIRST = tuple(_TITLES.index(title) for title in ("publisher", "version", "verified", "skills"))
 
 
 def request(url: str, *, name: str, publisher: str, pin: bool, digest: str) -> ForeignRequest:
@@ -29,19 +36,35 @@ def calls(agent: Enrolment, estate: list[Enrolment]) -> dict[str, list[str]]:
     return {other.app_id: other.lets[agent.app_id] for other in estate if agent.app_id in other.lets}
 
 
-def table(estate: list[Enrolment], now: datetime | None = None) -> Iterator[str]:
-    """One line for each agent."""
+def table(estate: list[Enrolment], now: datetime | None = None, width: int = WIDTH) -> Iterator[str]:
+    """One line for each agent, of so many characters at the most; what is left out `detail` and `values` have.
+
+    Where that is too little columns go, those first that say least, and then what is too long is cut.
+    """
     at = now or datetime.now(UTC)
     if not estate:
         yield "nobody is enrolled yet"
         return
-    titles = ("agent", "version", "publisher", "skills", "calls", "called by", "seen", "verified", "")
-    rows = [titles, *(_row(one, estate, at) for one in estate)]
-    widths = [max(len(row[column]) for row in rows) for column in range(8)]
-    for number, row in enumerate(rows):
-        cells = "  ".join(plain(one_line(cell).ljust(width)) for cell, width in zip(row, widths, strict=False))
-        line = f"{cells}  {row[8]}".rstrip()
+    rows = [[one_line(cell) for cell in row] for row in (_TITLES, *(_row(one, estate, at) for one in estate))]
+    marks = ["", *(_mark(one, at) for one in estate)]
+    widths = {column: max(len(row[column]) for row in rows) for column in range(len(_TITLES))}
+    room = width - max(len(Text.from_markup(mark).plain) for mark in marks)
+    for column in _LEAST_FIRST:
+        if sum(widths.values()) + GAP * len(widths) > room:
+            del widths[column]
+    while (over := sum(widths.values()) + GAP * len(widths) - room) > 0:
+        longest = max(widths, key=lambda column: widths[column])
+        if widths[longest] <= SHORTEST:
+            break
+        widths[longest] = max(SHORTEST, widths[longest] - over)
+    for number, (row, mark) in enumerate(zip(rows, marks, strict=True)):
+        cells = "".join(plain(_cut(row[column], size).ljust(size + GAP)) for column, size in widths.items())
+        line = f"{cells}{mark}".rstrip()
         yield f"[dim]{line}[/dim]" if not number else line
+
+
+def _cut(text: str, size: int) -> str:
+    return text if len(text) <= size else f"{text[: size - 1]}…"
 
 
 def _row(one: Enrolment, estate: list[Enrolment], now: datetime) -> tuple[str, ...]:
@@ -54,7 +77,6 @@ def _row(one: Enrolment, estate: list[Enrolment], now: datetime) -> tuple[str, .
         _some(sorted(one.lets)),
         _ago(one.last_seen, now),
         _ago(one.verified_at, now),
-        _mark(one, now),
     )
 
 
