@@ -31,7 +31,7 @@ async def work(store, start, count, by="c"):
         for n in range(start, start + count):
             sent = message(message_id=f"{by}{n}", data={"what": "hat"})
             act = Act("SendMessage", caller=f"{by}{n}")
-            await engine.create(caller(shop.agent, "ada"), "", shop.skill("look"), sent, act=act)
+            await engine.intake.create(caller(shop.agent, "ada"), "", shop.skill("look"), sent, act=act)
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ async def test_what_is_under_no_seal_yet_is_said(store, monkeypatch):
     async with started(shop.agent, store, vouching=vouching()) as engine:
         sent = message(message_id="new", data={"what": "hat"})
         act = Act("SendMessage", caller="new")
-        await engine.create(caller(shop.agent, "ada"), "", shop.skill("look"), sent, act=act)
+        await engine.intake.create(caller(shop.agent, "ada"), "", shop.skill("look"), sent, act=act)
         [now] = await read_audit(store, verify=True, seals=seals())
         assert (now.number, now.sealed, now.problems) == (RECORDS + 1, RECORDS, [])
         n = engine.journal.slot.n
@@ -251,4 +251,6 @@ async def test_what_is_under_no_seal_yet_is_said(store, monkeypatch):
 
 async def work_more(engine, shop):
     sent = message(message_id="more", data={"what": "hat"})
-    await engine.create(caller(shop.agent, "ada"), "", shop.skill("look"), sent, act=Act("SendMessage", caller="more"))
+    await engine.intake.create(
+        caller(shop.agent, "ada"), "", shop.skill("look"), sent, act=Act("SendMessage", caller="more")
+    )

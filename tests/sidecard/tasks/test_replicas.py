@@ -386,8 +386,8 @@ async def test_a_replica_that_shows_life_just_before_its_place_is_taken_keeps_it
     await until(lambda: two._replicas.alive(name))
     load_slot = Slot.load
 
-    async def slowly(store, number):
-        slot = await load_slot(store, number)
+    async def slowly(store, number, seals=None):
+        slot = await load_slot(store, number, seals)
         if store is two.store:
             await one._replicas._beat()
         return slot
