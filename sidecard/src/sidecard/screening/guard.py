@@ -1,7 +1,7 @@
 """Screens what goes in and out of an agent's tasks, by each skill's policy."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from a2a.types import Artifact, Message, Part
@@ -11,8 +11,9 @@ from opentelemetry import trace
 
 from sidecard.agent import Agent
 from sidecard.screening.finding import Action, Decision, Direction, Finding, Kind
+from sidecard.screening.pieces import Pieces
 from sidecard.screening.policy import CALLER, Policy
-from sidecard.screening.screen import Screen
+from sidecard.screening.screen import Screen, Text
 from sidecard.screening.strings import Opaque, Spot, only_names, strings_of
 from sidecard.screening.vault import WITHHELD, Vault
 from sidecard.telemetry import ScreeningMetrics
@@ -46,6 +47,7 @@ class _Way:
 
 
 CLEAN = Outcome()
+_TEXT = "parts[0].text"
 _COMMON = frozenset({"", "text/plain", "application/json", "text/csv"})
 
 
@@ -71,6 +73,12 @@ class Guard:
         if self._clean(artifact):
             return CLEAN
         return await self._pass(_Way(skill, "artifact", Direction.OUT), task_id, artifact)
+
+    async def gives_on(self, skill: str, task_id: str, artifact: Artifact, before: str, pieces: Pieces) -> Outcome:
+        """A piece of an artifact's text, behind what has gone `before`. Raises ScreeningFailed."""
+        if self._screen.clean([before + artifact.parts[0].text, artifact.name]):
+            return CLEAN
+        return await self._pass(_Way(skill, "artifact", Direction.OUT), task_id, artifact, before, pieces)
 
     async def says(self, skill: str, task_id: str, message: Message) -> Outcome:
         """What a skill says or asks in a status."""
@@ -120,9 +128,14 @@ class Guard:
         gist = _gist(content)
         return gist is not None and self._screen.clean(*gist)
 
-    async def _pass(self, way: _Way, task_id: str, content: Content) -> Outcome:
+    async def _pass(
+        self, way: _Way, task_id: str, content: Content, before: str = "", pieces: Pieces | None = None
+    ) -> Outcome:
         spots, opaque = _parted(content)
-        inspected = await self._screen.inspect([spot.text for spot in spots], way.direction)
+        texts = [spot.text for spot in spots]
+        inspected = await self._screen.inspect([_behind(before, text) for text in texts], way.direction)
+        if pieces is not None:
+            inspected = [_new(found, text, before, pieces) for found, text in zip(inspected, texts, strict=True)]
         policy, prompts_model = self._policy(way.skill)
         decided: Counter[Decision] = Counter()
         redacted: list[tuple[Spot, list[Finding]]] = []
@@ -228,6 +241,25 @@ def _parted(content: Content) -> tuple[list[Spot], list[Opaque]]:
         else:
             opaque.append(one)
     return spots, opaque
+
+
+def _behind(before: str, text: Text) -> Text:
+    """A text with what went before it, if it is the text of an artifact."""
+    return replace(text, text=before + text.text) if before and text.place == _TEXT else text
+
+
+def _new(findings: list[Finding], text: Text, before: str, pieces: Pieces) -> list[Finding]:
+    """What was found in a piece, without what was found in it before, and only what of it has not gone."""
+    if text.place != _TEXT:
+        return findings
+    gone = len(before)
+    new = [
+        replace(one, start=max(0, one.start - gone), end=one.end - gone)
+        for one in findings
+        if one.end > gone and not (one.kind is Kind.INJECTION and pieces.told)
+    ]
+    pieces.told = pieces.told or any(one.kind is Kind.INJECTION for one in new)
+    return new
 
 
 def _decision(action: Action, finding: Finding, place: str) -> Decision:

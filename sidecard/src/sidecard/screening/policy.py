@@ -25,8 +25,8 @@ class Policy:
       everyone.
     - `unread`: files that are no text are flagged as not inspected.
 
-    Each chunk of an artifact that is given out in several is inspected alone, since it leaves before the next is made:
-    what is split over two of them is not found. Give out in one piece what may hold something.
+    Of an artifact that is given out in chunks, its last word and numbers are held back until something follows, so that
+    nothing is cut in two; see pieces.
 
     Instructions can't be cut out of a text so that the rest is safe: they are not redacted. Raises ConfigurationError.
     """

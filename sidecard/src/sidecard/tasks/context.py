@@ -77,6 +77,7 @@ class Task:
         With `options` (value to meaning) an answer that is none of them is asked for again. With `scope` only somebody
         who holds that right may answer, with `by_other` nobody may answer for themselves: others are refused.
         """
+        await self._run.let_go()
         question = prompt
         while True:
             answer = await self._waits.ask(question, options, scope, by_other=by_other)
@@ -92,6 +93,7 @@ class Task:
         never a message's words; agents between can't make it up. Raises AuthorityRefused, by which the task ends
         REJECTED unless that is caught. A2A 1.0 §7.6.
         """
+        await self._run.let_go()
         decided = await self._waits.authorize(prompt, authority, details or {})
         if not decided.granted:
             raise AuthorityRefused(f"{decided.by} refused {authority}: {prompt}", decided)
@@ -108,11 +110,17 @@ class Task:
 
     async def artifact(self, name: str, *values: str | BaseModel | File | dict[str, Any]) -> None:
         """Give out an artifact: text, data (a model or a dict) and files become its parts."""
-        await self._give(name, values, append=False, last=True)
+        await self._give(name, values)
 
     async def chunk(self, name: str, text: str, *, last: bool = False) -> None:
         """Append a chunk of text to the artifact of that name, as it is made; waits when the store is far behind."""
-        await self._give(name, (text,), append=True, last=last)
+        branch, number, stored = self._run.output()
+        goes, pieces, before = self._run.screened.piece(branch, name, text, last=last)
+        if not stored and (goes or last or not text):
+            given = binding.artifact_of(name, name, goes)
+            decided, artifact = await self._run.screened.given_on(given, pieces, before)
+            self._run.append(*decided, ["artifact", artifact, True, last, branch, number])
+            await self._run.keep_up()
         await asyncio.sleep(0)  # let others work
 
     def reject(self, reason: str) -> NoReturn:
@@ -285,11 +293,12 @@ class Task:
             raise StepFailed(step.value)
         return codec.validate_json(step.value)
 
-    async def _give(self, name: str, values: tuple[object, ...], *, append: bool, last: bool) -> None:
+    async def _give(self, name: str, values: tuple[object, ...]) -> None:
         branch, number, stored = self._run.output()
+        self._run.screened.forget(branch, name)
         if not stored:
             decided, artifact = await self._run.screened.artifact(binding.artifact_of(name, name, *values))
-            self._run.append(*decided, ["artifact", artifact, append, last, branch, number])
+            self._run.append(*decided, ["artifact", artifact, False, True, branch, number])
             await self._run.keep_up()
 
     async def _pure(self, kind: str, make: Callable[[], int]) -> int:

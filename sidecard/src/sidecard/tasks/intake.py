@@ -19,6 +19,7 @@ from sidecard.tasks.entry import Record, log_key
 from sidecard.tasks.identity import TaskIds, check_digest, check_same, digest_of
 from sidecard.tasks.live import Live
 from sidecard.tasks.lives import Lives
+from sidecard.tasks.screened import IN_PIECES
 from sidecard.tasks.store import StateStore
 from sidecard.tasks.tokens import TaskTokens
 from sidecard.tasks.tombstone import TaskExpired, Tombstone
@@ -181,6 +182,8 @@ class Intake:
             "tenant": tenant,
             "trace": current_traceparent(),
         }
+        if self._guard is not None:
+            meta[IN_PIECES] = "yes"
         if caller.narrowed:
             meta["scopes"] = " ".join(sorted(caller.scopes))
         if self._tokens is not None:

@@ -11,6 +11,7 @@ from a2a.types import TaskState
 
 from sidecard.errors import SidecardError
 from sidecard.screening.guard import Guard
+from sidecard.tasks import binding
 from sidecard.tasks.entry import Record
 from sidecard.tasks.live import Live
 from sidecard.tasks.recording import same
@@ -173,6 +174,16 @@ class Run:
         branch = _branch.get()
         branch.outputs += 1
         return branch.id, branch.outputs, branch.outputs <= self.live.folded.emitted.get(branch.id, 0)
+
+    async def let_go(self, *, everywhere: bool = False) -> None:
+        """Give out what is held of artifacts (see `screening.pieces`): of this branch, or `everywhere`."""
+        for held, name in self.screened.held("" if everywhere else _branch.get().id):
+            branch, number, stored = self.output()
+            goes, pieces, before = self.screened.piece(held, name, "", last=True)
+            if not stored:
+                given = binding.artifact_of(name, name, goes)
+                decided, artifact = await self.screened.given_on(given, pieces, before)
+                self.append(*decided, ["artifact", artifact, True, False, branch, number])
 
     def append(self, *records: Record) -> None:
         """Append to the task's log; refused once the run is over."""

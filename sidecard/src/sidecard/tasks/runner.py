@@ -153,6 +153,7 @@ class Runner:
         if live.state == TaskState.TASK_STATE_SUBMITTED:
             run.append(live.status(TaskState.TASK_STATE_WORKING))
         result = await skill.function(await _bind(task, skill, message), task)
+        await run.let_go(everywhere=True)
         if result is not None:
             value = result if isinstance(result, (str, BaseModel)) else skill.output.dump_python(result, mode="json")
             await task.artifact("result", value)

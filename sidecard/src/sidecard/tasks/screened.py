@@ -8,8 +8,12 @@ from a2a.types import Artifact, Message
 from sidecard.screening import tools
 from sidecard.screening.finding import Direction, Withheld
 from sidecard.screening.guard import Guard, Outcome
+from sidecard.screening.pieces import Pieces
 from sidecard.tasks.entry import Record
 from sidecard.tasks.live import Live
+
+IN_PIECES = "pieces"
+"""In a task's meta: chunks of its artifacts are held back as far as they may be the beginning of something."""
 
 
 class Screened:
@@ -19,12 +23,41 @@ class Screened:
         self._live = live
         self._guard = guard
         self._skill = live.meta["skill"]
+        self._pieces: dict[tuple[str, str], Pieces] = {}
 
     async def artifact(self, artifact: Artifact) -> tuple[list[Record], bytes]:
         """An artifact as it may be stored, and the decisions to store with it. Raises Withheld, ScreeningFailed."""
         if self._guard is None:
             return [], artifact.SerializeToString()
         outcome = await self._guard.gives(self._skill, self._live.task_id, artifact)
+        return self._passed(outcome), artifact.SerializeToString()
+
+    def piece(self, branch: str, name: str, text: str, *, last: bool) -> tuple[str, Pieces | None, str]:
+        """What of a chunk's text goes now, its artifact's pieces, and what went before it. It must be told of each.
+
+        Without content inspection, when the task began, all of it goes.
+        """
+        if not self._live.meta.get(IN_PIECES):
+            return text, None, ""
+        pieces = self._pieces.setdefault((branch, name), Pieces())
+        before, goes = pieces.take(text, last=last)
+        if last:
+            del self._pieces[branch, name]
+        return goes, pieces, before
+
+    def held(self, branch: str = "") -> list[tuple[str, str]]:
+        """The artifacts, by branch and name, of which something is held: of a branch, or in all."""
+        return sorted(key for key, one in self._pieces.items() if one.holds and branch in ("", key[0]))
+
+    def forget(self, branch: str, name: str) -> None:
+        """An artifact is replaced: what is held of it goes nowhere."""
+        self._pieces.pop((branch, name), None)
+
+    async def given_on(self, artifact: Artifact, pieces: Pieces | None, before: str) -> tuple[list[Record], bytes]:
+        """The same as for an artifact, for a piece of its text."""
+        if self._guard is None or pieces is None:
+            return await self.artifact(artifact)
+        outcome = await self._guard.gives_on(self._skill, self._live.task_id, artifact, before, pieces)
         return self._passed(outcome), artifact.SerializeToString()
 
     async def status(self, message: Message) -> tuple[list[Record], bytes]:
