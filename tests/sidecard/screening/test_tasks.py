@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 import pytest
 from a2a.types import Part, TaskState
+from google.protobuf.json_format import MessageToDict
 from pydantic import BaseModel
 
 from sidecard import Agent, File, Task
 from sidecard.screening import Action, Policy, Withheld
 from sidecard.screening.local import LocalScreen
+from sidecard.screening.strings import numbers_in
 from sidecard.tasks.binding import text_of
 from sidecard.tasks.entry import Entry, log_key
 from sidecard.tasks.identity import DifferentMessage
@@ -142,6 +144,56 @@ async def test_numbers_and_plain_files_beside_a_text_are_no_reason_to_look_close
     trip = Part(media_type="application/json")
     trip.data.struct_value.update({"text": "to Lisbon", "budget": 400, "departs": "2027-03-03T10:30:00+00:00"})
     await Office().run(trip, Part(text="Fly on 3 March, please."), Part(raw=b"a,b\n1,2\n", media_type="text/csv"))
+
+
+CARD, PHONE = 4111111111111111, 442079460958
+
+
+def numbers():
+    """Numbers of somebody, wherever data has numbers."""
+    part = Part(media_type="application/json")
+    part.data.struct_value.update({"text": "pay", "card": CARD, "more": [{"phone": PHONE}, [1, CARD]], "price": 12.5})
+    return part
+
+
+async def leaks_of_a_number(screen) -> int:
+    """Numbers in data that a skill gives out as they are."""
+
+    async def does(note, task):
+        await task.artifact("data", {"card": CARD, "more": [{"phone": PHONE}, [1, CARD]], "price": 12.5})
+
+    office = Office(does=does)
+    folded = await office.run(data(text="go"), screen=screen)
+    told = MessageToDict(folded.task.artifacts[0].parts[0].data)
+    assert told["price"] == 12.5
+    return sum(number in (CARD, PHONE) for number in (told["card"], told["more"][0]["phone"], told["more"][1][1]))
+
+
+async def test_a_number_in_data_is_inspected():
+    """A card or a phone number as JSON has it; it is replaced by its placeholder."""
+    assert await leaks_of_a_number(SCREEN) == 0
+
+
+async def test_numbers_would_go_out_without_inspection():
+    """So the test before sees what it is there for."""
+    assert await leaks_of_a_number(None) == 3
+
+
+async def test_numbers_that_come_in_are_told_of():
+    """Each by its place, and with the name that it goes by."""
+    office = Office()
+    found = office.decisions(await office.run(data(text="x"), numbers()))
+    places = {"parts[1].data.card", "parts[1].data.more[1][1]", "parts[1].data.more[0].phone"}
+    assert {one[5] for one in found} == places
+    assert {one[4] for one in found} == {"CREDIT_CARD", "PHONE_NUMBER"}
+
+
+@pytest.mark.parametrize("number", [1e6, 1234567, CARD, -CARD, 2**53, 1e21, float(PHONE), 5555555555554444])
+def test_every_number_is_seen_as_it_is_packed(number):
+    """Also behind bytes that look like the beginning of one."""
+    packed = Part()
+    packed.data.list_value.extend([17 * 5e-324, number, "\x11\x11"])
+    assert f"\n{abs(int(number))}" in numbers_in(packed.data.SerializeToString())
 
 
 async def test_without_a_screen_it_is():

@@ -7,7 +7,7 @@ from sidecard.screening import Action, Policy, Withheld
 from sidecard.screening.local import LocalScreen
 from sidecard.screening.policy import DEFAULT
 from sidecard.screening.tools import ToolGuard
-from tests.sidecard.screening.test_tasks import INJECTION, KEY, MAIL, SCREEN, Note, Office, data
+from tests.sidecard.screening.test_tasks import CARD, INJECTION, KEY, MAIL, SCREEN, Note, Office, data
 
 
 class Row(BaseModel):
@@ -47,6 +47,32 @@ async def test_a_servers_policy_is_its_own():
     with pytest.raises(Withheld, match="look_up was withheld"):
         await look_up(name=INJECTION)
     assert asked == ["Acme"]
+
+
+class Paid(BaseModel):
+    """What a tool answers with a number."""
+
+    card: int
+    price: float = 12.5
+
+
+@pytest.mark.parametrize(("result", "passes"), [(Paid, False), (dict[str, object], True)])
+async def test_a_number_of_somebody_passes_no_tool(result, passes):
+    """It is replaced where the tool's answer can hold a placeholder, and withheld where it must be a number."""
+    guard = ToolGuard("register", SCREEN)
+    await guard.start()
+
+    def paid(name: str):
+        return Paid(card=CARD) if result is Paid else {"card": CARD, "price": 12.5}
+
+    paid.__annotations__["return"] = result
+    if not passes:
+        with pytest.raises(Withheld, match="a number in it"):
+            await guard.inspected(paid)(name="Acme")
+        return
+    told = await guard.inspected(paid)(name="Acme")
+    assert told["card"].startswith("<CREDIT_CARD_")
+    assert told["price"] == 12.5
 
 
 async def leaks_of_a_tool(screen) -> int:

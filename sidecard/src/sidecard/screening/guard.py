@@ -14,7 +14,7 @@ from sidecard.screening.finding import Action, Decision, Direction, Finding, Kin
 from sidecard.screening.pieces import Pieces
 from sidecard.screening.policy import CALLER, Policy
 from sidecard.screening.screen import Screen, Text
-from sidecard.screening.strings import Opaque, Spot, only_names, strings_of
+from sidecard.screening.strings import Opaque, Spot, numbers_in, only_names, strings_of
 from sidecard.screening.vault import WITHHELD, Vault
 from sidecard.telemetry import ScreeningMetrics
 
@@ -230,7 +230,8 @@ def _gist(content: Content) -> tuple[list[str], list[str]] | None:
 
 
 def _bytes_of(data: Struct | Value) -> str:
-    return data.SerializeToString().decode("utf-8", "ignore")
+    packed = data.SerializeToString()
+    return packed.decode("utf-8", "ignore") + numbers_in(packed)
 
 
 def _parted(content: Content) -> tuple[list[Spot], list[Opaque]]:

@@ -1,6 +1,8 @@
 """Every string of an A2A object that somebody may read, and how to put another in its place."""
 
 import codecs
+import re
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,6 +15,10 @@ from sidecard.screening.screen import Text
 _OURS = frozenset({"skill", "question", "subject", "scope", "authority", "action", "signed", "proof"})
 """What our extension carries that is no free text: names, ids, rights and signatures, checked where they are used."""
 _LONGEST_NAME = 32
+_LEAST, _MOST = 1e6, 1e22
+_DOUBLE = struct.Struct("<d")
+_NUMBER = re.compile(rb"(?s)(?=\x11(.{6}(?:[\x2e-\xff][\x41\xc1]|.[\x42-\x44\xc2-\xc4])))")
+"""In a packed value: its tag, and a double of such a size (by the bits of its exponent)."""
 _BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16", codecs.BOM_UTF8: "utf-8-sig"}
 
 
@@ -41,6 +47,20 @@ def strings_of(message: Message | Artifact) -> Iterator[Spot | Opaque]:
         yield from _part(part, f"parts[{number}]")
     if message.HasField("metadata"):
         yield from _struct(message.metadata, "metadata")
+
+
+def numbers_in(packed: bytes) -> str:
+    """The digits of all whole numbers in data as it is packed that may be somebody's, each on a line of its own.
+
+    There may be more: what only looks like a number is one too.
+    """
+    found = (_digits(_DOUBLE.unpack(match.group(1))[0]) for match in _NUMBER.finditer(packed))
+    return "".join(f"\n{digits}" for digits in found if digits)
+
+
+def _digits(number: float) -> str:
+    """The digits of a whole number; "" for one that is nobody's: with a fraction, or of fewer than seven digits."""
+    return str(abs(int(number))) if _LEAST <= abs(number) < _MOST and number == int(number) else ""
 
 
 def only_names(metadata: Struct) -> bool:
@@ -87,28 +107,28 @@ def _field(owner: Message | Artifact | Part, name: str, place: str = "") -> Iter
         yield Spot(Text(f"{place}.{name}".lstrip("."), text), lambda new: setattr(owner, name, new))
 
 
-def _struct(struct: Struct, place: str) -> Iterator[Spot]:
-    for key in sorted(struct.fields):
+def _struct(held: Struct, place: str) -> Iterator[Spot]:
+    for key in sorted(held.fields):
         if key != URI:
-            yield from _member(struct, key, place)
+            yield from _member(held, key, place)
             continue
-        ours = struct.fields[key].struct_value
+        ours = held.fields[key].struct_value
         for inner in sorted(ours.fields):
             if inner not in _OURS:
                 yield from _member(ours, inner, f"{place}.extension")
 
 
-def _member(struct: Struct, key: str, place: str) -> Iterator[Spot]:
+def _member(held: Struct, key: str, place: str) -> Iterator[Spot]:
     """The value before its name: a name that is replaced takes its value along."""
 
     def put(new: str) -> None:
-        struct.fields[key].string_value = new
+        held.fields[key].string_value = new
 
     def rename(new: str) -> None:
-        struct.fields[new].CopyFrom(struct.fields[key])
-        del struct.fields[key]
+        held.fields[new].CopyFrom(held.fields[key])
+        del held.fields[key]
 
-    yield from _value(struct.fields[key], f"{place}.{_shown(key)}", key, put)
+    yield from _value(held.fields[key], f"{place}.{_shown(key)}", key, put)
     yield Spot(Text(f"{place}.(name)", key), rename)
 
 
@@ -122,6 +142,9 @@ def _value(value: Value, place: str, label: str, put: Callable[[str], None]) -> 
         case "string_value":
             if value.string_value:
                 yield Spot(Text(place, value.string_value, label), put)
+        case "number_value":
+            if digits := _digits(value.number_value):
+                yield Spot(Text(place, digits, label), put)
         case "struct_value":
             yield from _struct(value.struct_value, place)
         case "list_value":

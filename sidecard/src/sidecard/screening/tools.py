@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
 from a2a.types import Message, Part
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Value
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from sidecard.agent import Agent
 from sidecard.screening.finding import Direction, Withheld
@@ -38,6 +38,16 @@ async def inspect(
     return MessageToDict(content.parts[0].data) if changed else value, outcome
 
 
+def _as(result: TypeAdapter[T], told: object, tool: str) -> T:
+    """What is told, as the tool says it answers. Raises Withheld for a number that is a placeholder now."""
+    try:
+        return result.validate_python(told)
+    except ValidationError:
+        raise Withheld(
+            f"The result of {tool} was withheld by content inspection: a number in it may not pass"
+        ) from None
+
+
 class ToolGuard:
     """Inspects the calls of a server's tools.
 
@@ -60,7 +70,7 @@ class ToolGuard:
             found = tool(*args, **asked)
             plain = result.dump_python(found, mode="json")
             told = await self._passed(tool.__name__, plain, Direction.OUT)
-            return found if told is plain else result.validate_python(told)
+            return found if told is plain else _as(result, told, tool.__name__)
 
         return call
 

@@ -173,7 +173,7 @@ class _Replayed(Live):
         super().__init__(journal, _NOBODY, begun, folded.meta, replica="replay", clock=lambda: folded.at)
         self._prospect.state, self._prospect.question = TaskState.TASK_STATE_SUBMITTED, None
         self.recorded = {_output(record): (place, record) for place, record in _events(entries) if record[-2]}
-        self.withheld = [list(decided) for decided in _withheld(entries)]
+        self.withheld = list(_withheld(entries))
         self.made: dict[Output, Record] = {}
         self.end: Record | None = None
 
