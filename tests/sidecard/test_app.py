@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-import sidecard.app
+import sidecard.service
 from sidecard import Agent, Task, create_app, revocations, serve
 from sidecard.callers import KEY_HEADER
 from sidecard.card import fetch_card
@@ -119,9 +119,9 @@ def project(tmp_path, monkeypatch):
 def store(monkeypatch):
     """The state store of agents that are served here."""
     store = Store()
-    monkeypatch.setattr(sidecard.app, "DaprStateStore", lambda **_: store)
+    monkeypatch.setattr(sidecard.service, "DaprStateStore", lambda **_: store)
     for name in ("SIDECAR_RETRY_SECONDS", "STORE_RETRY_SECONDS"):
-        monkeypatch.setattr(sidecard.app, name, 0.01)
+        monkeypatch.setattr(sidecard.service, name, 0.01)
     return store
 
 
@@ -152,7 +152,7 @@ def adas(**headers):
 
 async def test_without_its_sidecar_it_lives_and_is_not_ready(project, store, caplog, monkeypatch):
     """Probes tell the two apart, everything else answers 503, and the log says every few seconds what it waits for."""
-    monkeypatch.setattr(sidecard.app, "SIDECAR_REMINDER_SECONDS", 0.05)
+    monkeypatch.setattr(sidecard.service, "SIDECAR_REMINDER_SECONDS", 0.05)
     with caplog.at_level(logging.WARNING, "sidecard"):
         async with running() as (service, http):
             assert (await http.get("/healthz")).json() == {"alive": True}
@@ -390,7 +390,7 @@ class Broker:
 
 async def test_what_leaves_it_is_as_its_settings_say(project, store, listen, monkeypatch):
     """How long deliveries are tried, and the topic, which must be there; nothing of that without them."""
-    monkeypatch.setattr(sidecard.app, "Topic", Broker)
+    monkeypatch.setattr(sidecard.service, "Topic", Broker)
     async with running(await listen(Sidecar().app)) as (service, _):
         await until(lambda: service.ready)
         assert not service.engine().outbox._delivery.to_topic
