@@ -63,7 +63,7 @@ async def test_they_are_listed_and_delivered_after_all(command, store):
         (listed,) = json.loads((await command("undelivered", "shop", "--json")).stdout)["undelivered"]
         assert (listed["task"], listed["webhook"], listed["url"], listed["events"]) == (task_id, "bills", URL, 4)
         webhooks.answers.clear()
-        done = json.loads((await command("redeliver", "shop", task_id, "--webhook", "bills", "--json")).stdout)
+        done = json.loads((await command("redeliver", "shop", task_id, "--to", "bills", "--json")).stdout)
         assert done == {"ok": True, "taken": True, "redelivered": [listed]}
         await until(lambda: told(webhooks, URL + SECRET) == ["SUBMITTED", "WORKING", "+", "COMPLETED"])
         await delivered(engine)
@@ -71,7 +71,7 @@ async def test_they_are_listed_and_delivered_after_all(command, store):
 
 
 async def test_cancels_are_listed_and_made_after_all(command, store):
-    """By what they are of; `--webhook` takes the id of what was delegated."""
+    """By what they are of; `--to` takes the id of what was delegated."""
     shop, agents = Parents(), makers()
     async with started(shop.agent, store, agents, backoff=IMPATIENT) as engine:
         task_id = await orphaned(engine, shop)
@@ -82,8 +82,8 @@ async def test_cancels_are_listed_and_made_after_all(command, store):
         (listed,) = json.loads((await command("undelivered", "shop", "--json")).stdout)["undelivered"]
         assert (listed["agent"], listed["child"], listed["webhook"], listed["url"]) == ("maker", "t9", "", "")
         agents.down.clear()
-        assert isinstance((await command("redeliver", "shop", "--webhook", "topic")).exception, ConfigurationError)
-        assert "1 event to be delivered again" in (await command("redeliver", "shop", "--webhook", "t9")).stdout
+        assert isinstance((await command("redeliver", "shop", "--to", "topic")).exception, ConfigurationError)
+        assert "1 event to be delivered again" in (await command("redeliver", "shop", "--to", "t9")).stdout
         await delivered(engine)
         assert agents.canceled == [("maker", "t9")]
 
@@ -93,7 +93,7 @@ async def test_only_what_was_given_up_can_be_asked_for(command, store):
     shop, webhooks = Shop(), FakeWebhooks()
     async with started(shop.agent, store, webhooks=webhooks, backoff=IMPATIENT) as engine:
         task_id = await given_up(engine, shop, webhooks, "m1")
-    for words in (["nothing"], [task_id, "--webhook", "other"], ["--webhook", "topic"]):
+    for words in (["nothing"], [task_id, "--to", "other"], ["--to", "topic"]):
         refused = await command("redeliver", "shop", *words)
         assert isinstance(refused.exception, ConfigurationError)
     assert request_key(0) not in store.data

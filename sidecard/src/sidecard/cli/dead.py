@@ -53,11 +53,11 @@ def undelivered(agent: Agent, as_json: Json = False) -> None:
 def redeliver(
     agent: Agent,
     task: Annotated[str, typer.Argument(help="Only of this task; default: all that `undelivered` lists.")] = "",
-    webhook: Annotated[
+    to: Annotated[
         str,
         typer.Option(
-            help="Only to this webhook, by the id of its configuration; `topic` is the topic, the id of a delegated "
-            "task is its cancel."
+            help="Only to this receiver: a webhook by the id of its configuration, `topic`, or, for its cancel, the id "
+            "of a delegated task."
         ),
     ] = "",
     as_json: Json = False,
@@ -81,8 +81,8 @@ def redeliver(
             store = opened.writable(agent)
             with reaching(agent):
                 known = await dead_letters(store)
-                wanted = [letter for letter in known if task in ("", letter.task_id) and webhook in ("", _to(letter))]
-                if not wanted and (task or webhook):
+                wanted = [letter for letter in known if task in ("", letter.task_id) and to in ("", _to(letter))]
+                if not wanted and (task or to):
                     raise ConfigurationError(
                         f"{agent} has given up no such delivery: see `sidecard undelivered {agent}`."
                     )
@@ -124,7 +124,7 @@ def _what(letter: "DeadLetter") -> str:
 
 
 def _to(letter: "DeadLetter") -> str:
-    """What `--webhook` names it by."""
+    """What `--to` names it by."""
     return letter.child or letter.config_id or TOPIC
 
 
