@@ -174,7 +174,8 @@ async def served(
     keys = {hashlib.sha256(key_of(name).encode()).hexdigest(): name for name in callers}
     denied = Denied()
     over_tls = {"tls_port": _free_port(), **{f"tls_{name}": path for name, path in asdict(tls).items()}} if tls else {}
-    settings = Settings(app_id=agent.name, grpc_port=_free_port(), max_body_bytes=max_body_bytes, **over_tls)
+    settings = Settings(app_id=agent.name, grpc_port=_free_port(), **over_tls)
+    settings = settings.model_copy(update={"max_body_bytes": max_body_bytes})  # also more than an operator may set
     tokens = BearerTokens(file.issuers, settings.token_audience, issuers_http) if file.issuers else None
     known = Callers(agent.name, file, app_token=APP_TOKEN, api_keys=keys, tokens=tokens, denied=denied)
     async with contextlib.AsyncExitStack() as stack:
