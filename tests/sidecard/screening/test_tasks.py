@@ -13,6 +13,7 @@ from sidecard import Agent, File, Task
 from sidecard.screening import Action, Policy, Withheld
 from sidecard.screening.local import LocalScreen
 from sidecard.screening.strings import numbers_in
+from sidecard.screening.vault import Vault
 from sidecard.tasks.binding import text_of
 from sidecard.tasks.entry import Entry, log_key
 from sidecard.tasks.identity import DifferentMessage
@@ -229,6 +230,16 @@ async def test_the_skill_gets_a_placeholder_and_can_have_the_original():
     assert FoldedTask.restore(folded.snapshot()).sealed == folded.sealed
 
 
+async def test_without_the_vault_the_original_would_stand_in_the_store(monkeypatch):
+    """So the test before sees what it is there for: the same, with originals kept as they are."""
+    monkeypatch.setattr(Vault, "seal", lambda _, __, originals: json.dumps(originals).encode())
+    office = Office()
+    folded = await office.run(data(text=f"key {KEY}!"))
+    assert office.seen[0].text.startswith("key <AWS_ACCESS_KEY_")
+    assert folded.sealed
+    assert KEY.encode() in b"\n".join(office.store.data.values())
+
+
 async def test_personal_data_that_comes_in_is_kept_and_noted():
     """Its sender chose to tell it; the log says that it is there, and where, and not what."""
     office = Office(does=lambda note, task: asyncio.sleep(0, Note(text="done")))
@@ -264,20 +275,30 @@ async def test_a_message_that_was_rejected_or_redacted_is_recognised_when_it_com
             await office.run(data(text="something else"))
 
 
+async def asks_on(note, task):
+    """Asks, and gives out what it is answered."""
+    return Note(text=(await task.ask("And then?")).text)
+
+
 async def test_an_answer_that_is_blocked_leaves_the_task_waiting():
     """Only the decision is stored; a better answer goes on."""
-
-    async def does(note, task):
-        answer = await task.ask("And then?")
-        return Note(text=answer.text)
-
-    office = Office(prompts_model=True, does=does)
+    office = Office(prompts_model=True, does=asks_on)
     with pytest.raises(Withheld):
         await office.run(data(text="hello"), answers=[INJECTION])
     folded = await office.run(data(text="hello"))
     assert folded.state == S.TASK_STATE_INPUT_REQUIRED
     assert [one[2:4] for one in office.decisions(folded)] == [("block", "injection")]
     assert b"previous instructions" not in office.everything()
+
+
+@pytest.mark.parametrize(("screen", "policy"), [(None, None), (SCREEN, OPEN)], ids=["no screen", "an open policy"])
+async def test_without_the_block_the_answer_is_stored_and_told(screen, policy):
+    """So the test before sees what it is there for."""
+    office = Office(policy=policy, prompts_model=True, does=asks_on)
+    folded = await office.run(data(text="hello"), answers=[INJECTION], screen=screen)
+    assert folded.state == S.TASK_STATE_COMPLETED
+    assert folded.task.artifacts[0].parts[0].data.struct_value.fields["text"].string_value == INJECTION
+    assert b"previous instructions" in b"\n".join(office.store.data.values())
 
 
 async def test_a_file_that_is_no_text_is_said_to_be_uninspected():
@@ -339,6 +360,15 @@ async def test_an_output_that_is_blocked_fails_the_task():
     assert MAIL.encode() not in office.everything()
 
 
+async def test_without_the_block_the_output_is_stored_and_told():
+    """So the test before sees what it is there for: the same skill gets on, to its question."""
+    office = Office(policy=OPEN, does=tells)
+    folded = await office.run(data(text="go"))
+    assert folded.state == S.TASK_STATE_INPUT_REQUIRED
+    assert MAIL.encode() in b"\n".join(office.store.data.values())
+    assert MAIL in json.dumps(office.topic.published)
+
+
 # -- delegation -------------------------------------------------------------------------------------------------------
 
 
@@ -379,6 +409,14 @@ async def test_an_agent_that_needs_it_gets_it():
         await office.run(data(text="go"))
         ((_, sent),) = office.agents.sent
         assert (MAIL.encode() in sent.SerializeToString()) is gets
+
+
+async def test_without_the_block_another_agents_answer_is_stored_and_given_on():
+    """So the next test sees what it is there for: with an open policy the model's skill reads and repeats it."""
+    answers = FakeAgents({"airline": [ended("t1", INJECTION)]})
+    office = Office(policy=OPEN, prompts_model=True, does=asks(text="hello"), agents=answers)
+    assert (await office.run(data(text="go"))).state == S.TASK_STATE_COMPLETED
+    assert b"previous instructions" in b"\n".join(office.store.data.values())
 
 
 @pytest.mark.parametrize("prompts_model", [False, True])
