@@ -124,15 +124,35 @@ async def test_an_allowed_origin_allows_nothing_like_it():
     assert await send_to([f"{allowed}/x"], allowed, times=1) == [HERE]
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_no_redirect_is_followed(status):
-    """A receiver that may be sent to has no say in where else."""
+async def redirect(status, also=False):
+    """Connections to where a receiver, which may be sent to, redirects; `also` says whether that may be sent to."""
     async with receiving() as allowed, receiving() as inside:
-        webhooks = Webhooks(Destinations.parse(allowed.origin))
+        webhooks = Webhooks(Destinations.parse(f"{allowed.origin},{inside.origin}" if also else allowed.origin))
         allowed.answers = [f"HTTP/1.1 {status} X\r\nlocation: {inside.origin}/\r\ncontent-length: 0\r\n\r\n".encode()]
         await webhooks.send(TaskPushNotificationConfig(url=f"{allowed.origin}/"), "msg_1", b"{}")
         await webhooks.aclose()
-        assert (allowed.connections, inside.connections) == (1, 0)
+        assert allowed.connections == 1
+        return inside.connections
+
+
+@pytest.mark.parametrize("also", [False, True])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_no_redirect_is_followed(status, also):
+    """A receiver that may be sent to has no say in where else, be it somewhere that may be sent to as well."""
+    assert await redirect(status, also) == 0
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_client_that_follows_redirects_would_be_led_inside(status, monkeypatch):
+    """What that is worth: the same delivery by a client as many are, which goes where it is told."""
+
+    async def follow(_, __, config, ___, body):
+        async with httpx.AsyncClient(follow_redirects=True) as http:
+            await http.post(config.url, content=body)
+        return push.Outcome(delivered=True)
+
+    monkeypatch.setattr(Webhooks, "_post", follow)
+    assert await redirect(status) == 1
 
 
 agent = Agent(name="shop", version="1", description="Sells.", publisher="Tests")
@@ -290,11 +310,29 @@ def test_without_signatures_forgeries_are_believed(monkeypatch):
     assert deceive(Receiver())[0] > 100
 
 
+def replay(receiver, seconds, *, forgetful=False):
+    """How often a true delivery is believed when it comes again, each of so many seconds later."""
+    headers, body = delivery()
+    assert receiver.take(headers, body)
+    believed = 0
+    for second in seconds:
+        if forgetful:
+            receiver.believed.clear()
+        believed += receiver.take(headers, body, now=NOW + second)
+    return believed
+
+
+SOON, LATER = range(-300, 301, 10), range(301, 9_000, 100)
+
+
 def test_a_delivery_that_is_replayed_is_believed_once():
     """Within the tolerance its id is known; afterwards its time is over: so ids are kept for as long as that."""
-    receiver, (headers, body) = Receiver(), delivery()
-    assert receiver.take(headers, body)
-    assert sum(receiver.take(headers, body, now=NOW + second) for second in range(-300, 301, 10)) == 0
-    receiver.believed.clear()
-    assert sum(receiver.take(headers, body, now=NOW + second) for second in range(301, 9_000, 100)) == 0
-    assert receiver.take(headers, body)  # nothing but the memory of its id stops it within the tolerance
+    assert replay(Receiver(), SOON) == 0
+    assert replay(Receiver(), LATER, forgetful=True) == 0
+
+
+def test_without_memory_or_tolerance_replays_are_believed(monkeypatch):
+    """What each is worth: soon nothing but the memory of its id stops it, and later nothing but the tolerance."""
+    assert replay(Receiver(), SOON, forgetful=True) == len(SOON)
+    monkeypatch.setattr(push.verify, "__kwdefaults__", {**push.verify.__kwdefaults__, "tolerance": 1e9})
+    assert replay(Receiver(), LATER, forgetful=True) == len(LATER)
