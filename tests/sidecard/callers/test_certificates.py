@@ -3,20 +3,24 @@
 import datetime as dt
 import ssl
 import time
+from dataclasses import replace
 
 import grpc.aio
 import httpx
 import pytest
 from a2a.types import ListTasksRequest
 from a2a.types.a2a_pb2_grpc import A2AServiceStub
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sidecard import Agent, Task
-from sidecard.callers import Callers, CallersFile, Claims, certificates
+from sidecard.callers import Callers, CallersFile, Claims, callers, certificates
 from sidecard.errors import ConfigurationError
 from sidecard.testing import MemoryStore, served
 from sidecard.tls import TlsFiles
 from tests.sidecard.authority import DAY, Authority
 
+NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME."""
 VERSION = {"a2a-version": "1.0"}
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "ListTasks"}
 agent = Agent(name="shop", version="1", description="Sells.", publisher="Tests")
@@ -236,15 +240,59 @@ async def test_renewed_files_count_for_the_next_connection(ca, other, files, cap
         assert await both(desk, other, later) == {200}
 
 
-async def test_a_certificate_beside_a_header_counts_for_nothing():
-    """Not even when the header proves nothing: which credential counts is not for an attacker to choose."""
-    known = Callers("shop", CallersFile.model_validate({"callers": listed()}), app_token="t", api_keys={})
-    for headers in ({"x-api-key": "x"}, {"authorization": "Bearer x"}):
-        assert await known.identify(Claims.of(headers.items(), b"der")) is None
-    assert Claims.of([("x-api-key", "a"), ("x-api-key", "b")], b"der") == Claims()
+def known_by(*names):
+    file = CallersFile.model_validate({"callers": listed(*names)})
+    return Callers("shop", file, app_token="t", api_keys={})
 
 
-async def test_a_certificate_with_the_names_of_two_callers_is_nobody(ca):
+def der_of(shown):
+    return ssl.PEM_cert_to_DER_cert(shown.certificate.read_text())
+
+
+async def test_a_certificate_beside_a_header_counts_for_nothing(ca, monkeypatch):
+    """Not even when the header proves nothing: which credential counts is not for an attacker to choose.
+
+    Where the headers are overlooked, the certificate counts.
+    """
+    known, der = known_by("dns:buyer.example"), der_of(ca.client("buyer", "dns:buyer.example"))
+    beside = [Claims.of(headers.items(), der) for headers in ({"x-api-key": "x"}, {"authorization": "Bearer x"})]
+    assert [await known.identify(claims) for claims in beside] == [None, None]
+    assert Claims.of([("x-api-key", "a"), ("x-api-key", "b")], der) == Claims()
+    monkeypatch.setattr(Claims, "key", "")
+    monkeypatch.setattr(Claims, "authorization", "")
+    assert [(await known.identify(claims)).name for claims in beside] == ["buyer", "buyer"]
+
+
+async def test_without_a_look_at_its_use_a_servers_certificate_is_a_caller(ca, monkeypatch):
+    """What it is worth that TLS is not alone in looking: it is nobody, until what it is for is overlooked."""
+    shown = ca.server("service")
+    known, claims = known_by(f"sha256:{shown.thumbprint}"), Claims(certificate=der_of(shown))
+    assert await known.identify(claims) is None
+    monkeypatch.setattr(certificates, "_FOR_CLIENTS", {ExtendedKeyUsageOID.SERVER_AUTH})
+    certificates.read_certificate.cache_clear()
+    try:
+        assert (await known.identify(claims)).name == "buyer"
+    finally:
+        certificates.read_certificate.cache_clear()
+
+
+async def test_without_a_look_at_its_time_an_expired_certificate_comes_in(ca, files, monkeypatch):
+    """What both looks are worth: that of the handshake, and then ours."""
+    shown, made = ca.client("expired", "dns:buyer.example", begins=-2 * DAY, ends=-DAY), TlsFiles.ssl_context
+
+    def timeless(of):
+        context = made(of)
+        context.verify_flags |= NO_CHECK_TIME
+        return context
+
+    monkeypatch.setattr(TlsFiles, "ssl_context", timeless)
+    async with served(agent, MemoryStore(), listed("dns:buyer.example"), tls=files) as desk:
+        assert await by_http(desk, ca, shown) == 401
+        monkeypatch.setattr(certificates.Certificate, "is_valid", lambda _: True)
+        assert await by_http(desk, ca, shown) == 200
+
+
+async def test_a_certificate_with_the_names_of_two_callers_is_nobody(ca, monkeypatch):
     """And in the file a name belongs to one."""
     grants = {"grants": {"shop": ["look"]}}
     file = {
@@ -261,6 +309,10 @@ async def test_a_certificate_with_the_names_of_two_callers_is_nobody(ca):
     assert await who("dns:one.example") == "one"
     assert await who("dns:two.example", "dns:three.example") == "two"
     assert await who("dns:one.example", "dns:two.example") is None
+    with monkeypatch.context() as patched:  # where the first name that is listed counts, it is somebody
+        read = certificates.read_certificate
+        patched.setattr(callers, "read_certificate", lambda der: replace(read(der), names={"dns:one.example"}))
+        assert await who("dns:one.example", "dns:two.example") == "one"
     with pytest.raises(ValueError, match="one caller's"):
         CallersFile.model_validate({"callers": file | {"three": file["one"]}})
 

@@ -1,11 +1,14 @@
 """A token narrows what its caller may do, in all that an agent serves; whose tasks are whose stays as it is."""
 
+from dataclasses import replace
+
 import grpc.aio
 import pytest
 from a2a.types import GetExtendedAgentCardRequest
 from a2a.types.a2a_pb2_grpc import A2AServiceStub
 
 from sidecard import Agent, Task
+from sidecard.callers import Callers
 from sidecard.extension import URI
 from sidecard.testing import ISSUER, FakeIssuer, MemoryStore, served
 
@@ -49,6 +52,18 @@ async def rights(text: str, task: Task) -> str:
     return " ".join(sorted(task.caller.scopes))
 
 
+@pytest.fixture
+def wide(monkeypatch):
+    """Guard off: whoever brings a token has all that its caller holds, whatever the token says."""
+    by_token = Callers._by_token
+
+    async def widened(self, claims):
+        caller = await by_token(self, claims)
+        return replace(caller, scopes=self.scopes_of(caller.name), narrowed=False)
+
+    monkeypatch.setattr(Callers, "_by_token", widened)
+
+
 @pytest.fixture(scope="module")
 def issuer():
     return FakeIssuer()
@@ -78,6 +93,25 @@ async def test_a_token_starts_what_its_scopes_say(shop, issuer):
     async with rest(shop, issuer.token("7", "look")) as http:
         assert (await http.post("/rest/message:send", json=message("hat", "look"))).status_code == 200
         assert (await http.post("/rest/message:send", json=message("cat", "buy"))).status_code == 403
+
+
+async def test_without_narrowing_a_token_starts_tells_and_shows_all(shop, issuer, wide):
+    """What that is worth: the same narrow token buys, its task may do everything, and it is shown every skill."""
+    async with rest(shop, issuer.token("7", "look")) as http:
+        assert (await http.post("/rest/message:send", json=message("cat", "buy"))).status_code == 200
+        task = (await http.post("/rest/message:send", json=message("hat", "rights"))).json()["task"]
+        card = (await http.get("/rest/extendedAgentCard")).json()
+    assert task["artifacts"][0]["parts"][0]["text"] == "approve buy look"
+    assert {skill["id"] for skill in card["skills"]} == {"look", "order", "rights", "buy"}
+
+
+@pytest.mark.parametrize("skill", ["buy", "order"])
+async def test_without_narrowing_any_token_answers(shop, issuer, wide, skill):
+    """And the narrow token answers what wants a right that it was not given."""
+    async with rest(shop, issuer.token("7", "look")) as http:
+        task = (await http.post("/rest/message:send", json=message("hat", skill))).json()["task"]
+        ended = await http.post("/rest/message:send", json=message("yes", task=task["id"]))
+    assert ended.json()["task"]["status"]["state"] == "TASK_STATE_COMPLETED"
 
 
 async def test_what_a_token_started_may_do_what_its_scopes_say(shop, issuer):
