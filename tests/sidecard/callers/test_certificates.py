@@ -224,6 +224,26 @@ async def test_old_tls_gets_no_connection(ca, files, version):
         assert await connects(ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3) == 401
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+async def test_without_a_lowest_version_old_tls_connects(ca, files, monkeypatch):
+    """What that is worth: a server that does not name one talks to whoever speaks TLS 1.1."""
+    made = TlsFiles.ssl_context
+
+    def lenient(of):
+        context = made(of)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        return context
+
+    monkeypatch.setattr(TlsFiles, "ssl_context", lenient)
+    old = trusting(ca)
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    client = httpx.AsyncClient(verify=old, headers=VERSION)
+    async with served(agent, MemoryStore(), listed(), tls=files) as desk, client as http:
+        assert (await http.post(desk.card.supported_interfaces[0].url, json=LIST)).status_code == 401
+
+
 async def test_renewed_files_count_for_the_next_connection(ca, other, files, caplog):
     """The server's certificate and the clients' CA; files that are broken for now change nothing."""
     former, later = ca.client("former", "dns:buyer.example"), other.client("later", "dns:buyer.example")
