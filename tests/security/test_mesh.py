@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import inspect
 import itertools
+import json
 import socket
 import ssl
 import time
@@ -27,7 +28,7 @@ from dapr.proto.runtime.v1 import dapr_pb2_grpc, invoke_pb2
 from google.protobuf.any_pb2 import Any
 
 from chaos.mesh import sentry
-from chaos.servers import TOKEN, Sidecar, sidecar
+from chaos.servers import ROOT, TOKEN, Sidecar, sidecar
 from sidecard.grpc_03 import SERVICE as SERVICE_03
 from sidecard.grpc_server import SERVICE
 from tests.desk import rpc
@@ -553,3 +554,16 @@ def test_an_app_reads_only_its_own_secrets(project, tokens):
         scopes = yaml.safe_load((project.root / app.config_file).read_text())["spec"]["secrets"]["scopes"]
         assert opened.get(app.app_id, set()) == set(scopes[0]["allowedSecrets"])
         assert opened.get(app.app_id, set()) <= {app.app_id, "trust"}
+
+
+def test_without_secret_scopes_an_app_reads_every_secret(tmp_path):
+    """What that is worth: a sidecar without a Configuration opens whatever its secret store holds."""
+    (tmp_path / "secrets.json").write_text(json.dumps({"own": {"a": "1"}, "of-another": {"a": "2"}}))
+    component = yaml.safe_load((ROOT / "components" / "secrets.yaml").read_text())
+    component["spec"]["metadata"][0]["value"] = str(tmp_path / "secrets.json")
+    (tmp_path / "components").mkdir()
+    (tmp_path / "components" / "secrets.yaml").write_text(yaml.safe_dump(component))
+    with sidecar("state.in-memory", None, tmp_path, app_id="reader") as reader:
+        way = Way(reader.http_port, TOKEN)
+        found = {name: way.send(f"v1.0/secrets/secrets/{name}", "GET")[0] for name in ("own", "of-another")}
+    assert found == {"own": 200, "of-another": 200}
