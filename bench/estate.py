@@ -48,9 +48,10 @@ class Estate:
         port = self.project.app(DESK).dapr_http_port
         return Order(port=port, path=f"/v1.0/invoke/{app}/method{path}", headers={TOKEN_HEADER: self._token(DESK)})
 
-    def store(self, agent: str) -> tuple[int, str]:
-        """The sidecar's gRPC port and token, for who wants to write to an agent's store as the agent does."""
-        return self.project.app(agent).dapr_grpc_port, self._token(agent)
+    def store(self, agent: str) -> tuple[int, int, str]:
+        """The sidecar's HTTP and gRPC ports and token, for who wants to write to an agent's store."""
+        app = self.project.app(agent)
+        return app.dapr_http_port, app.dapr_grpc_port, self._token(agent)
 
     def _token(self, app: str) -> str:
         lines = (self.project.local / "tokens" / f"{app}.env").read_text().splitlines()

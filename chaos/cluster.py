@@ -132,7 +132,8 @@ def cluster(kind: str, count: int, setting: Setting = USUAL) -> Iterator[Cluster
                 )
             )
             trap = folder / f"trap{number}"
-            arguments = ["--port", str(port), "--grpc", str(grpc_port), "--dapr", str(sidecar.grpc_port)]
+            arguments = ["--port", str(port), "--grpc", str(grpc_port)]
+            arguments += ["--dapr-http", str(sidecar.http_port), "--dapr-grpc", str(sidecar.grpc_port)]
             arguments += ["--webhooks", started.webhooks, "--ledger", str(ledger), "--trap", str(trap)]
             arguments += ["--without", setting.without] if setting.without else []
             arguments += ["--checkpoint", str(setting.checkpoint)] if setting.checkpoint else []

@@ -10,7 +10,6 @@ from chaos import servers
 from sidecard.tasks.entry import Entry, log_key
 from sidecard.tasks.state import EVENTS
 from sidecard.tasks.states import TERMINAL
-from sidecard.tasks.store import DaprStateStore
 
 READ = 16
 AT_ONCE = 8
@@ -78,9 +77,9 @@ class History:
         return all(any(S.Name(state) == one for state in states) for one in seen)
 
 
-async def histories(port: int, task_ids: Sequence[str]) -> dict[str, History]:
-    """The logs of tasks, read through the sidecar with that gRPC port; a log without entries has no states."""
-    store = DaprStateStore(port=port, token=servers.TOKEN)
+async def histories(sidecar: servers.Sidecar, task_ids: Sequence[str]) -> dict[str, History]:
+    """The logs of tasks, read through that sidecar; a log without entries has no states."""
+    store = sidecar.store()
     places = asyncio.Semaphore(AT_ONCE)
 
     async def read(task_id: str) -> History:

@@ -73,7 +73,7 @@ class Outcome:
 async def judge(cluster: Cluster, outcome: Outcome, wishes: Sequence[Wish]) -> dict[str, History]:
     """Count what became of these wishes; returns the logs of their tasks."""
     effects = cluster.effects()
-    logs = await histories(cluster.replicas[0].sidecar.grpc_port, [wish.task_id for wish in wishes if wish.task_id])
+    logs = await histories(cluster.replicas[0].sidecar, [wish.task_id for wish in wishes if wish.task_id])
     outcome.runs += len(wishes)
     for violation in (ILLEGAL, UNEXPLAINED, UNTRUE):
         outcome.count(violation, 0)

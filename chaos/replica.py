@@ -134,7 +134,7 @@ def application(options: argparse.Namespace) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        store = DaprStateStore(port=options.dapr, token=TOKEN)
+        store = DaprStateStore(http_port=options.dapr_http, grpc_port=options.dapr_grpc, token=TOKEN)
         await store.recognise()
         started = Engine(
             agent,
@@ -173,7 +173,8 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m chaos.replica")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--grpc", type=int, required=True, help="port of the gRPC binding")
-    parser.add_argument("--dapr", type=int, required=True, help="gRPC port of the sidecar")
+    parser.add_argument("--dapr-http", type=int, required=True, help="HTTP port of the sidecar")
+    parser.add_argument("--dapr-grpc", type=int, required=True, help="gRPC port of the sidecar")
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--webhooks", default="", help="the origin that webhooks may be at")
     parser.add_argument("--trap", type=Path, help="where it may be written at which write to die")

@@ -13,7 +13,6 @@ from a2a.types import SendMessageRequest
 from a2a.types.a2a_pb2_grpc import A2AServiceStub
 from google.protobuf.json_format import ParseDict
 
-from chaos import servers
 from chaos.cluster import HEADERS, Cluster, Replica
 from chaos.outcome import Outcome, judge
 from chaos.receiver import receiving
@@ -22,7 +21,6 @@ from chaos.shoppers import Shoppers, Wish, first_message
 from chaos.trap import MOMENTS
 from sidecard.tasks.replicas import FREE
 from sidecard.tasks.slot_entry import beat_key
-from sidecard.tasks.store import DaprStateStore
 
 POINT_SKILLS = (*SKILLS, "cancel", "told")
 """What passes the write points: every skill, a task that is canceled, and one that tells a webhook."""
@@ -226,7 +224,7 @@ async def thaw_in_a_taken_place(cluster: Cluster, wishes: int, seed: int, patien
 
 async def _until_free(replica: Replica, number: int) -> None:
     """Return once nobody is in this place any more, as that replica's sidecar says."""
-    store = DaprStateStore(port=replica.sidecar.grpc_port, token=servers.TOKEN)
+    store = replica.sidecar.store()
     key = beat_key(number)
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (await store.read([key])).get(key) != FREE:  # noqa: ASYNC110 -- another's doing

@@ -19,6 +19,7 @@ import psutil
 import yaml
 
 from sidecard.errors import ConfigurationError
+from sidecard.tasks.store import DaprStateStore
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "only for tests"  # noqa: S105 -- of a sidecar that lives for a test
@@ -194,6 +195,10 @@ class Sidecar:
     http_port: int
     internal_port: int
     server: Server
+
+    def store(self) -> DaprStateStore:
+        """A connection of its own to that store, as each replica has one; not yet recognised."""
+        return DaprStateStore(http_port=self.http_port, grpc_port=self.grpc_port, token=TOKEN)
 
 
 @contextlib.contextmanager

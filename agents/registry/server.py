@@ -38,8 +38,11 @@ def create_app(
     callers = CallersFile.read(settings.callers_file)
 
     def open_store() -> SwappingStore:
-        token = settings.dapr_api_token.get_secret_value()
-        return store or DaprStateStore(port=settings.dapr_grpc_port, token=token)
+        return store or DaprStateStore(
+            http_port=settings.dapr_http_port,
+            grpc_port=settings.dapr_grpc_port,
+            token=settings.dapr_api_token.get_secret_value(),
+        )
 
     ledger = Ledger(open_store, keep_days=settings.audit_days)
     operators = Operators(callers, ledger)

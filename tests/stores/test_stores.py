@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from chaos import servers
+from sidecard.errors import TaskConflict
 from sidecard.push import Outcome
 from sidecard.tasks import replicas
 from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.dead import ask_for, dead_letters, taken
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.slots import Slot
-from sidecard.tasks.store import KINDS, DaprStateStore, prove
+from sidecard.tasks.store import KINDS, SHORT, prove
 from sidecard.testing import FakeAgents, FakeWebhooks, caller
 from tests.sidecard.tasks.shop import Shop, answer, said, send, settled, until
 from tests.sidecard.tasks.test_outbox import URL, begin, told
@@ -38,7 +38,7 @@ async def _starting(sidecar):
     async with contextlib.AsyncExitStack() as stack:
 
         async def starting(shop, **more):
-            store = connect(sidecar)
+            store = sidecar.store()
             stack.push_async_callback(store.close)
             await store.recognise()
             engine = Engine(
@@ -56,11 +56,6 @@ async def _starting(sidecar):
         yield starting
 
 
-def connect(sidecar):
-    """A connection of its own, as each replica has; not yet recognised."""
-    return DaprStateStore(port=sidecar.grpc_port, token=servers.TOKEN)
-
-
 def crash(engine):
     """Nothing more of this replica is written or watched."""
     engine._stopping = True
@@ -75,11 +70,29 @@ def crash(engine):
 
 async def test_the_store_decides_in_the_form_used(sidecar):
     """Of racing writers exactly one wins, and it is recognised for what it is."""
-    store = connect(sidecar)
+    store = sidecar.store()
     await store.recognise()
     assert (store.shared, store.atomic) == KINDS[sidecar.kind]
     for number in range(20):
         await prove(store, "state", f"probe:{number}")
+    await store.close()
+
+
+@pytest.mark.parametrize("size", [1, SHORT + 1], ids=["by HTTP", "by gRPC"])
+async def test_what_is_stored_is_read_back_whichever_way_it_went(sidecar, size):
+    """Byte for byte, also what looks like the other way; a key that is taken is told so, and nothing is changed."""
+    store = sidecar.store()
+    await store.recognise()
+    values = {f"{size}:{begin}": begin * size for begin in (b"a", b'"', b"\x00", b"\xff", b'"MQ=="')}
+    for key, value in values.items():
+        await store.write([(key, value)], {f"{key}:too": value}, ["absent"])
+        with pytest.raises(TaskConflict):
+            await store.write([(key, b"2" * size)], {})
+    assert await store.read([*values, *(f"{key}:too" for key in values)]) == values | {
+        f"{key}:too": value for key, value in values.items()
+    }
+    await store.delete([*values, *(f"{key}:too" for key in values)])
+    assert await store.read([*values]) == {}
     await store.close()
 
 
@@ -108,7 +121,7 @@ async def test_what_was_given_up_is_delivered_after_all_on_it(start, sidecar):
     shop, webhooks = Shop(), FakeWebhooks()
     webhooks.answers[URL] = [Outcome(problem="down")] * 1_000
     engine = await start(shop, sender=webhooks, backoff=Backoff(first=0.001, most=0.002, patience=0.01))
-    store = connect(sidecar)
+    store = sidecar.store()
     await store.recognise()
     task_id = await begin(engine, shop, "look", "given up")
     await until(lambda: engine.outbox.dead)

@@ -9,7 +9,6 @@ import pytest
 from chaos import servers
 from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.engine import Engine
-from sidecard.tasks.store import DaprStateStore
 from sidecard.testing import KEY, FakeAgents
 from sidecard.topic import Topic, TopicName
 from tests.sidecard.tasks.shop import Shop, answer, send, settled, until
@@ -47,7 +46,7 @@ def of(events, task_id):
 async def test_every_event_reaches_the_broker_though_it_goes_away(sidecar, broker):
     """As the CloudEvents that were published, and not wrapped in others."""
     shop = Shop()
-    store = DaprStateStore(port=sidecar.grpc_port, token=servers.TOKEN)
+    store = sidecar.store()
     topic = Topic("shop", TopicName("pubsub", "tasks"), port=sidecar.grpc_port, token=servers.TOKEN)
     await store.recognise()
     await topic.recognise()

@@ -184,8 +184,11 @@ class Service:
         if self._tokens is not None:
             completing = asyncio.create_task(self._complete_card(self._tokens), name="card")
             stack.callback(completing.cancel)
-        port, dapr_token = settings.dapr_grpc_port, settings.dapr_api_token.get_secret_value()
-        store = DaprStateStore(port=port, token=dapr_token)
+        store = DaprStateStore(
+            http_port=settings.dapr_http_port,
+            grpc_port=settings.dapr_grpc_port,
+            token=settings.dapr_api_token.get_secret_value(),
+        )
         stack.push_async_callback(store.close)
         await self._patiently(store.recognise)
         quiet = await stack.enter_async_context(httpx.AsyncClient(transport=MeshTransport(settings), timeout=5.0))
@@ -201,7 +204,8 @@ class Service:
             guard = Guard(self.agent, screen, Vault(name, task_id_key, former_keys))
         topic = None
         if self._topic is not None:
-            topic = Topic(name, self._topic, port=port, token=dapr_token)
+            dapr_token = settings.dapr_api_token.get_secret_value()
+            topic = Topic(name, self._topic, port=settings.dapr_grpc_port, token=dapr_token)
             stack.push_async_callback(topic.close)
             await self._patiently(topic.recognise)
         engine = Engine(

@@ -8,7 +8,7 @@ import pytest
 from dapr.proto.common.v1 import common_pb2
 
 from sidecard.errors import ConfigurationError, StoreUnavailable, TaskConflict
-from sidecard.tasks.store import HERE, KINDS, REFUSALS, DaprStateStore, prove
+from sidecard.tasks.store import HERE, KINDS, REFUSALS, SHORT, DaprStateStore, prove
 from sidecard.testing import MemoryStore
 
 FIRST = common_pb2.StateOptions.CONCURRENCY_FIRST_WRITE
@@ -36,13 +36,30 @@ class Sidecar:
         return SimpleNamespace(items=items)
 
 
+class Short:
+    """The short transactions that the store sends."""
+
+    def __init__(self):
+        self.written = []
+
+    async def write(self, *written, seconds):
+        self.written.append(written)
+
+    def close(self):
+        pass
+
+
+LONG = b"a" * (SHORT + 1)
+
+
 @pytest.fixture
 async def over():
     stores = []
 
     def make(sidecar):
-        store = DaprStateStore(port=1, token="t")
+        store = DaprStateStore(http_port=1, grpc_port=1, token="t")
         store._stub = sidecar
+        store._short = Short()
         stores.append(store)
         return store
 
@@ -84,7 +101,8 @@ async def test_a_write_is_asked_for_in_the_form_that_decides(over, atomic):
     sidecar = Sidecar()
     store = over(sidecar)
     store.atomic = atomic
-    await store.write([("b", b"2"), ("a", b"1")], {"d": b"4", "c": b"3"}, ["f", "e"])
+    await store.write([("b", LONG), ("a", b"1")], {"d": b"4", "c": b"3"}, ["f", "e"])
+    assert store._short.written == []
     if atomic:
         (request,) = sidecar.requests
         operations = [(one.operationType, one.request.key) for one in request.operations]
@@ -105,6 +123,32 @@ async def test_a_write_is_asked_for_in_the_form_that_decides(over, atomic):
     assert {item.options.consistency for item in items} == {common_pb2.StateOptions.CONSISTENCY_STRONG}
 
 
+async def test_a_short_transaction_goes_by_http(over):
+    """In the same form; what a swap needs, and what is no transaction, does not."""
+    sidecar = Sidecar()
+    store = over(sidecar)
+    short = [("a", b"1" * SHORT)], {"b": b""}, ["c"]
+    await store.write(*short)
+    assert (store._short.written, sidecar.requests) == ([short], [])
+    await store.write([("a", b"1" * SHORT)], {"b": b"2"})
+    await store.write([], {}, swaps={"a": (b"1", "etag")})
+    store.atomic = False
+    await store.write(*short)
+    assert store._short.written == [short]
+    assert len(sidecar.requests) == 4
+
+
+async def test_what_looks_packed_is_packed(over):
+    """So that a value means the same whichever way it went."""
+    sidecar = Sidecar()
+    store = over(sidecar)
+    await store.write([], {"a": b'"1"', "b": b"1", "c": LONG})
+    (request,) = sidecar.requests
+    sidecar.stored = {one.request.key: one.request.value for one in request.operations}
+    assert sidecar.stored["b"] == b"1"
+    assert await store.read(["a", "b"]) == {"a": b'"1"', "b": b"1"}
+
+
 @pytest.mark.parametrize("code", [*REFUSALS, grpc.StatusCode.UNAVAILABLE])
 async def test_only_a_write_that_creates_can_lose_against_another(over, code):
     """A database that starts is told in the same words as a key that is taken."""
@@ -115,8 +159,8 @@ async def test_only_a_write_that_creates_can_lose_against_another(over, code):
 
     store = over(Refusing())
     with pytest.raises(TaskConflict if code in REFUSALS else StoreUnavailable, match="57P03"):
-        await store.write([("a", b"1")], {"b": b"2"})
-    for write in ([], {"b": b"2"}, ()), ([], {}, ["a"]):
+        await store.write([("a", LONG)], {"b": b"2"})
+    for write in ([], {"b": LONG}, ()), ([], {"b": LONG}, ["a"]):
         with pytest.raises(StoreUnavailable, match="57P03"):
             await store.write(*write)
 

@@ -11,8 +11,11 @@ from dapr.proto.common.v1 import common_pb2
 from dapr.proto.runtime.v1 import dapr_pb2_grpc, metadata_pb2, state_pb2
 
 from sidecard.errors import ConfigurationError, StoreUnavailable, TaskConflict
+from sidecard.tasks.transaction_api import TransactionApi, looks_packed, packed, unpacked
 
 MAX_MESSAGE = 32 * 1024 * 1024
+SHORT = 32_768
+"""Bytes of values up to which a transaction is sooner done over HTTP than over gRPC."""
 TIMEOUT = 10.0
 """Seconds before an unanswered call counts as 'outcome unknown'; the journal then reads back what is there."""
 REFUSALS = (grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.FAILED_PRECONDITION)
@@ -57,7 +60,7 @@ class StateStore(Protocol):
 
 
 class DaprStateStore:
-    """A Dapr state component over the sidecar's gRPC API.
+    """A Dapr state component over the sidecar's APIs: short transactions by HTTP, everything else by gRPC.
 
     SQLite and PostgreSQL take a write as one transaction. In a transaction of Redis create-if-absent decides nothing,
     so there the keys are saved one by one, in one call.
@@ -69,10 +72,11 @@ class DaprStateStore:
     shared = False
     atomic = True
 
-    def __init__(self, *, port: int, token: str, component: str = "state") -> None:
+    def __init__(self, *, http_port: int, grpc_port: int, token: str, component: str = "state") -> None:
+        """The sidecar's ports on this machine, and the token that its API takes."""
         self.component = component
         self._channel = grpc.aio.insecure_channel(
-            f"127.0.0.1:{port}",
+            f"127.0.0.1:{grpc_port}",
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE),
                 ("grpc.max_send_message_length", MAX_MESSAGE),
@@ -82,6 +86,7 @@ class DaprStateStore:
         self._stub = dapr_pb2_grpc.DaprStub(self._channel)  # type: ignore[no-untyped-call]
         self._metadata = (("dapr-api-token", token),)
         self._always: list[str] = []
+        self._short = TransactionApi(port=http_port, token=token, component=component)
 
     async def recognise(self) -> None:
         """Ask the sidecar what kind of store this is, and be sure of reads. Until then it is taken for SQLite.
@@ -117,6 +122,9 @@ class DaprStateStore:
         swaps: Mapping[str, tuple[bytes, str]] | None = None,
     ) -> None:
         """See StateStore; `swaps` are written where a key's ETag is still this one, "" for a key that is absent."""
+        if self.atomic and not swaps and sum(map(len, upserts.values())) + sum(len(v) for _, v in creates) <= SHORT:
+            await self._short.write(creates, upserts, deletes, seconds=TIMEOUT)
+            return
         items = [_item(key, value, _FIRST) for key, value in sorted(creates)]
         items += [_item(key, upserts[key], _LAST) for key in sorted(upserts)]
         items += [_item(key, value, _FIRST, etag) for key, (value, etag) in sorted((swaps or {}).items())]
@@ -157,7 +165,7 @@ class DaprStateStore:
         for item in response.items:
             if item.error:
                 raise StoreUnavailable(f"the state store could not read {item.key}: {item.error}")
-        found = {item.key: item.data for item in response.items if item.data}
+        found = {item.key: unpacked(item.data) for item in response.items if item.data}
         if any(found.pop(key, None) is None for key in self._always):
             raise StoreUnavailable("the state store broke off a read")
         return found
@@ -167,7 +175,8 @@ class DaprStateStore:
         await self.write([], {}, keys)
 
     async def close(self) -> None:
-        """Close the channel to the sidecar."""
+        """Close the connections to the sidecar."""
+        self._short.close()
         await self._channel.close(None)
 
 
@@ -179,7 +188,7 @@ def _item(
     key: str, value: bytes, concurrency: common_pb2.StateOptions.StateConcurrency.ValueType, etag: str = ""
 ) -> common_pb2.StateItem:
     options = common_pb2.StateOptions(concurrency=concurrency, consistency=common_pb2.StateOptions.CONSISTENCY_STRONG)
-    item = common_pb2.StateItem(key=key, value=value, options=options)
+    item = common_pb2.StateItem(key=key, value=packed(value) if looks_packed(value) else value, options=options)
     if etag:
         item.etag.value = etag
     return item
