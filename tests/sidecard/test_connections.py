@@ -9,7 +9,7 @@ import time
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from sidecard.connections import STRANGERS, Handshakes, Patience, proven
+from sidecard.connections import GATHERED_BYTES, STRANGERS, GatheredWrites, Handshakes, Patience, proven
 from sidecard.http_server import http_server, served_over_tls
 from sidecard.settings import Settings
 from tests.sidecard.authority import Authority
@@ -281,3 +281,76 @@ async def test_a_handshake_that_fails_disturbs_nobody(over_tls, caplog):
     assert b"200 OK" in await reader.readuntil(b"\r\n\r\nin")
     writer.close()
     assert not caplog.records
+
+
+class Transport:
+    """What a connection has sent."""
+
+    def __init__(self):
+        self.sent = []
+        self.ended = ""
+
+    def write(self, data):
+        assert not self.ended
+        self.sent.append(data)
+
+    def close(self):
+        self.ended = "closed"
+
+    def abort(self):
+        self.ended = "aborted"
+
+    def is_closing(self):
+        return bool(self.ended)
+
+
+async def test_what_is_written_in_one_turn_is_sent_together():
+    """In order, and without waiting for more; the next turn's is another."""
+    transport = Transport()
+    gathered = GatheredWrites(transport)
+    gathered.write(b"head ")
+    gathered.write(b"body")
+    assert transport.sent == []
+    await asyncio.sleep(0)
+    assert transport.sent == [b"head body"]
+    gathered.write(b"more")
+    gathered.flush()
+    await asyncio.sleep(0)
+    assert transport.sent == [b"head body", b"more"]
+
+
+async def test_much_is_sent_at_once():
+    """So that a slow reader's buffer fills, and whoever writes waits for it."""
+    transport = Transport()
+    gathered = GatheredWrites(transport)
+    for _ in range(3):
+        gathered.write(b"x" * (GATHERED_BYTES // 2))
+    assert transport.sent == [b"x" * GATHERED_BYTES]
+
+
+async def test_what_is_gathered_is_sent_before_the_end_and_nothing_after_it():
+    """An aborted connection sends nothing more."""
+    closed, aborted, lost = Transport(), Transport(), Transport()
+    for transport in closed, aborted, lost:
+        gathered = GatheredWrites(transport)
+        gathered.write(b"last words")
+        if transport is closed:
+            gathered.close()
+        elif transport is aborted:
+            gathered.abort()
+        else:
+            transport.ended = "lost"
+        assert gathered.is_closing()
+    await asyncio.sleep(0)
+    assert (closed.sent, aborted.sent, lost.sent) == ([b"last words"], [], [])
+
+
+async def test_an_answer_is_sent_in_one_piece(serve):
+    """Its head does not travel before its body."""
+    port = await serve()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(GET)
+    answer = await reader.read(1_000)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(b"\r\n\r\nin")
+    writer.close()

@@ -43,8 +43,8 @@ async def test_events_come_in_order_and_the_stream_ends(client):
     """As one complete response of the right type."""
 
     async def events():
-        yield event("1", place="1.0")
-        yield event("2", kind="error")
+        yield event(b"1", place="1.0")
+        yield event(b"2", kind="error")
 
     await EventStream(client.receive, client.send).give(events())
     assert (b"content-type", b"text/event-stream; charset=utf-8") in client.got[0]["headers"]
@@ -58,7 +58,7 @@ async def test_a_client_that_leaves_ends_the_events(client):
 
     async def events():
         try:
-            yield event("1")
+            yield event(b"1")
             await asyncio.Event().wait()
         finally:
             closed.set()
@@ -75,7 +75,7 @@ async def test_a_server_that_stops_is_not_taken_for_a_client_that_leaves(client)
     """Its cancellation goes on."""
 
     async def events():
-        yield event("1")
+        yield event(b"1")
         await asyncio.Event().wait()
 
     giving = asyncio.create_task(EventStream(client.receive, client.send).give(events()))
@@ -90,9 +90,9 @@ async def test_a_silent_stream_is_kept_alive(client, monkeypatch):
     monkeypatch.setattr(event_stream, "PING_SECONDS", 0.01)
 
     async def events():
-        yield event("1")
+        yield event(b"1")
         await client.until(PING + PING)
-        yield event("2")
+        yield event(b"2")
 
     await EventStream(client.receive, client.send).give(events())
     assert client.body.startswith(b"data: 1\r\n\r\n" + PING)
@@ -103,7 +103,7 @@ async def test_a_stream_leaves_nothing_behind(client):
     """Neither a task nor a timer that would write into an ended response."""
 
     async def events():
-        yield event("1")
+        yield event(b"1")
 
     before = asyncio.all_tasks()
     await EventStream(client.receive, client.send).give(events())

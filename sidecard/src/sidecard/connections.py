@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,6 +21,7 @@ STRANGERS = 8
 """One place in so many is for strangers; the rest waits for callers that are known, above all the own sidecar."""
 ACCEPT_AGAIN_SECONDS = 1.0
 """How long nobody is let in when this machine can't take one more connection."""
+GATHERED_BYTES = 16_384
 _PROVEN = "sidecard.proven"
 
 
@@ -123,6 +124,48 @@ class Handshakes:
             log.debug("a handshake came to nothing: %s", error)
 
 
+class GatheredWrites:
+    """A transport that sends what is written together: a response's head and body, or the events of one turn.
+
+    uvloop sends each write at once, by a call to the kernel that costs as much as making a short answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._gathered: list[bytes] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever a transport has
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send this soon. Much is sent at once, so that whoever writes learns that a reader is slow."""
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._gathered.append(data)
+        self._size += len(data)
+        if self._size >= GATHERED_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send it now."""
+        if self._gathered:
+            data = b"".join(self._gathered)
+            self._gathered, self._size = [], 0
+            if not self._transport.is_closing():
+                self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what is gathered, and close."""
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close, whatever was still to be sent."""
+        self._gathered = []
+        self._transport.abort()
+
+
 class BoundedConnection(HttpToolsProtocol):
     """One connection, which is cut when it keeps us waiting, or when it has no place.
 
@@ -148,7 +191,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, if there is a place."""
-        super().connection_made(transport)
+        self._writes = GatheredWrites(transport)
+        super().connection_made(cast("asyncio.Transport", self._writes))
         self._since = self.loop.time()
         if self._places.take(self):
             self._timer = self.loop.call_later(self._patience.head, self._look)
@@ -180,6 +224,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The next request may come."""
         self._since = self.loop.time()
+        self._writes.flush()
         super().on_response_complete()
 
     def _prove(self) -> None:

@@ -16,11 +16,11 @@ _HEADERS = [
 ]
 
 
-def event(data: str, *, kind: str = "", place: str = "") -> bytes:
+def event(data: bytes, *, kind: str = "", place: str = "") -> bytes:
     """One event; `data` has no line breaks. `place` is its id."""
-    named = f"event: {kind}\r\n" if kind else ""
-    numbered = f"id: {place}\r\n" if place else ""
-    return f"{numbered}{named}data: {data}\r\n\r\n".encode()
+    named = b"event: %b\r\n" % kind.encode() if kind else b""
+    numbered = b"id: %b\r\n" % place.encode() if place else b""
+    return b"%b%bdata: %b\r\n\r\n" % (numbered, named, data)
 
 
 class EventStream:

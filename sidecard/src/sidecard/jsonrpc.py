@@ -4,7 +4,6 @@ The SDK's own dispatcher would do, and costs about as much as the engine does fo
 every request a second time, and makes each answer twice.
 """
 
-import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -38,6 +37,7 @@ from a2a.utils.errors import (
 )
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message as ProtoMessage
+from pydantic_core import to_json
 from starlette.datastructures import Headers
 from starlette.types import Receive, Send
 
@@ -218,15 +218,15 @@ async def _events(call: Call, first: ProtoMessage | None, others: AsyncIterator[
         async for one in others:
             yield _event(call, one)
     except A2AError as error:
-        yield event(_dumps(call.dialect.error(call.id, error)), kind="error")
+        yield event(to_json(call.dialect.error(call.id, error)), kind="error")
     except Exception:
-        yield event(_dumps(_unexpected(call)), kind="error")
+        yield event(to_json(_unexpected(call)), kind="error")
 
 
 def _event(call: Call, given: ProtoMessage) -> bytes:
     told, metadata = call.dialect.event(given)
     place = metadata.get(URI, {}).get("event", "")
-    return event(_dumps({"jsonrpc": "2.0", "id": call.id, "result": told}), place=place)
+    return event(to_json({"jsonrpc": "2.0", "id": call.id, "result": told}), place=place)
 
 
 def _unexpected(call: Call) -> dict[str, Any]:
@@ -235,10 +235,7 @@ def _unexpected(call: Call) -> dict[str, Any]:
 
 
 async def _answer(answer: dict[str, Any], send: Send) -> None:
-    body = _dumps(answer).encode()
+    body = to_json(answer)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-_dumps = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode

@@ -6,11 +6,11 @@ its own, and its caller waits a millisecond less (docs/performance.md). A large 
 
 import asyncio
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 import httptools
+from pydantic_core import to_json
 
 from sidecard.errors import StoreUnavailable, TaskConflict
 
@@ -45,7 +45,7 @@ class TransactionApi:
         operations = [_upsert(key, value, "first-write") for key, value in sorted(creates)]
         operations += [_upsert(key, upserts[key], "last-write") for key in sorted(upserts)]
         operations += [{"operation": "delete", "request": {"key": key}} for key in sorted(deletes)]
-        body = json.dumps({"operations": operations}).encode("ascii")
+        body = to_json({"operations": operations})
         status, said = await self._ask(b"%b%d\r\n\r\n%b" % (self._head, len(body), body), seconds)
         if status == 204:  # noqa: PLR2004
             return
