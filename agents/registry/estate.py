@@ -59,7 +59,7 @@ class Estate:
         self._cards = CardCache()
 
     async def enrol(self, request: EnrolmentRequest, act: Act) -> Enrolment:
-        """List an app of the mesh; an agent only if the card it serves there is by a pinned key and names it.
+        """List an app of the mesh; an agent only if the card it serves there names it, by a key pinned for just it.
 
         It is in the audit when it is new, serves another card, or lets others call it: a heart beat is not.
 
@@ -84,7 +84,8 @@ class Estate:
             lets=request.lets,
         )
         if request.kind == "a2a":
-            app_id, trust = request.app_id, await self._trust()
+            app_id = request.app_id
+            trust = (await self._trust()).of_app(app_id)
             verified = await fetch_card(self._mesh, f"http://{app_id}", trust, agent=app_id, cache=self._cards)
             if known:
                 known.refuse_older(verified)

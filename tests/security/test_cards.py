@@ -19,9 +19,14 @@ from jwcrypto.jws import JWS
 
 from sidecard import foreign, trust
 from sidecard.card import SignedCard, fetch_card
-from sidecard.errors import CardRejected
+from sidecard.delegation import ForeignAgent, Mesh
+from sidecard.delegation import mesh as delegating
+from sidecard.delegation.handshake import Handshake, Met
+from sidecard.errors import AgentUnavailable, CardRejected
 from sidecard.foreign import fetch_enrolled, fetch_foreign
-from sidecard.registry import Enrolment
+from sidecard.registry import Enrolment, Registry
+from sidecard.settings import Settings
+from sidecard.sidecar import MeshTransport
 from sidecard.signature import canonical, card_dict, digest, sign
 from sidecard.trust import Pinned, TrustStore, VerifiedCard, verify
 
@@ -227,6 +232,88 @@ async def crowded() -> int:
     return max(0, worked - 32)
 
 
+PARTNER = JWK.generate(kty="EC", crv="P-256", kid="partner-1", alg="ES256")
+ESTATE = TrustStore.parse(json.dumps({"publishers": {
+    "Rail Inc": {"keys": [pinned(RAIL, "rail")]}, "Partner": {"keys": [pinned(PARTNER)]},
+}}))  # fmt: skip
+"""An estate that has one agent of its own, rail, and believes a partner's cards, as `sidecard trust pin` does it."""
+ESTATE_OF_MANY = TrustStore.parse(json.dumps({"publishers": {
+    "Rail Inc": {"keys": [pinned(RAIL, "rail", "ferry")]}, "Partner": {"keys": [pinned(PARTNER)]},
+}}))  # fmt: skip
+"""The same, where one key signs for two agents."""
+PARTNERS = card(
+    provider={"organization": "Partner", "url": "https://partner.example"},
+    skills=[{"id": "pay", "name": "Pay", "description": "Pays.", "tags": ["x"]}],
+)
+"""What an app of ours shows that was taken over, in the name of a partner who plays along: other skills."""
+
+
+async def partners_card_in_the_mesh() -> int:
+    """A card by a partner's pinned key at the address of an agent of ours, which the registry lists: by callers."""
+    shown, count = sign(PARTNERS, PARTNER), 0
+    listed = ENROLLED.model_copy(update={"foreign": False, "publisher": "Partner", "card_digest": digest(PARTNERS)})
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        content = listed.model_dump_json() if "/invoke/registry/" in request.url.path else SignedCard(shown).body
+        return httpx.Response(200, content=content, headers={"content-type": "application/json"})
+
+    transport = MeshTransport(Settings(app_id="shop"), httpx.MockTransport(answer))
+    async with httpx.AsyncClient(transport=transport) as client:
+        for forged in (sign(PARTNERS, PARTNER), sign(PARTNERS, PARTNER, RAIL)):
+            shown = forged
+            try:
+                await Handshake(client, Registry(client), ESTATE).meet("rail")
+            except CardRejected:
+                continue
+            count += 1
+        shown, listed = sign(card(), RAIL), ENROLLED.model_copy(update={"foreign": False})
+        assert (await Handshake(client, Registry(client), ESTATE).meet("rail")).card.name == "rail"  # its own
+    return count
+
+
+class Shows:
+    """A client of an agent that shows this caller a card of its own."""
+
+    def __init__(self, shown: AgentCard) -> None:
+        self._shown = shown
+
+    async def get_extended_agent_card(self, _: object) -> AgentCard:
+        return self._shown
+
+
+async def extended_card_of_another() -> int:
+    """The same with the card that an agent shows this app alone: by a partner's key, in our mesh and outside of it."""
+    outside, count = ForeignAgent(url=URL, publisher="Rail Inc"), 0
+    shown = [(sign(PARTNERS, PARTNER), None), (sign(PARTNERS, PARTNER), outside),
+             (sign(card(name="ferry"), RAIL), outside)]  # fmt: skip
+    honest = [(sign(card(), RAIL), None), (sign(card(), RAIL), outside)]
+    with pytest.MonkeyPatch.context() as patch:
+        async with httpx.AsyncClient() as http:
+            mesh = Mesh(http, Registry(http), ESTATE_OF_MANY)
+            for one, where in shown + honest:
+
+                async def client(*_: object, one=one, where=where) -> tuple[Shows, Met]:
+                    return Shows(one), Met(card(), 0.0, extended=True, foreign=where)
+
+                patch.setattr(mesh.handshake, "client", client)
+                try:
+                    await mesh._card_for_us("rail", "ride", "")
+                except AgentUnavailable:
+                    continue
+                count += 1
+    return count - len(honest)
+
+
+async def claimed_by_two() -> int:
+    """The same, where somebody has pinned the partner's key for the very app-id that is ours."""
+    both = TrustStore.parse(json.dumps({"publishers": {
+        "Rail Inc": {"keys": [pinned(RAIL, "rail")]}, "Partner": {"keys": [pinned(PARTNER, "rail")]},
+    }}))  # fmt: skip
+    return await fetched(
+        sign(PARTNERS, PARTNER), fetch=lambda client, url: fetch_card(client, url, both.of_app("rail"))
+    )
+
+
 async def another_than_pinned() -> int:
     """Another card than the one whose digest an operator has confirmed."""
     only = Pinned(digest(card()), "Rail Inc").verify
@@ -274,6 +361,14 @@ def following(self, method, url, **options):
 STREAM = httpx.AsyncClient.stream
 
 
+def nothing(*_):
+    return None
+
+
+NO_APPS = (TrustStore, "of_app", lambda trust, _: trust)
+"""Believes in the mesh whom it believes outside."""
+
+
 def only_json(signature):
     return json.loads(base64url_decode(signature.protected))
 
@@ -293,6 +388,12 @@ ATTACKS = {
     duplicate_members: [(trust, "_unique_members", dict)],
     brought_keys: [(trust, "_check", by_offered_key)],
     crowded: [(trust, "MAX_SIGNATURES", 10_000)],
+    partners_card_in_the_mesh: [NO_APPS],
+    extended_card_of_another: [
+        (TrustStore, "of_app", lambda trust, _: trust),
+        (delegating, "_refuse_another", lambda *_: None),
+    ],
+    claimed_by_two: [NO_APPS],
     another_than_pinned: [(trust.hmac, "compare_digest", lambda *_: True)],
     redirected: [(httpx.AsyncClient, "stream", following)],
 }

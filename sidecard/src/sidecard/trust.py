@@ -65,8 +65,8 @@ Verifier = Callable[[AgentCard], VerifiedCard]
 class TrustStore:
     """The pinned keys of each publisher, by key id. Made with `parse`."""
 
-    def __init__(self, publishers: Mapping[str, Mapping[str, PinnedKey]]) -> None:
-        self._publishers = publishers
+    def __init__(self, publishers: Mapping[str, Mapping[str, PinnedKey]], app_id: str = "") -> None:
+        self._publishers, self._app_id = publishers, app_id
 
     @classmethod
     def parse(cls, text: str | bytes) -> Self:
@@ -92,6 +92,19 @@ class TrustStore:
         """Take the other's keys in place of the own ones, for all who hold this one."""
         self._publishers = other._publishers
 
+    def of_app(self, app_id: str) -> "TrustStore":
+        """The keys of the one publisher of this app of the mesh: a key of it names the app among its agents.
+
+        App-ids are the estate's own to give: a key for all agents of a partner speaks for none, or its card could be an
+        app's of ours. Where keys of two publishers name the app, nobody's are believed.
+        """
+        naming = {
+            publisher: keys
+            for publisher, keys in self._publishers.items()
+            if any(key.agents is not None and app_id in key.agents for key in keys.values())
+        }
+        return TrustStore(naming if len(naming) == 1 else {}, app_id)
+
     def knows(self, publisher: str) -> bool:
         """Whether keys are pinned for a publisher, which must then have signed its cards."""
         return bool(self._publishers.get(publisher))
@@ -103,6 +116,11 @@ class TrustStore:
             CardRejected: the publisher is not known.
         """
         keys = self._publishers.get(publisher)
+        if not keys and self._app_id:
+            raise CardRejected(
+                f"Publisher {_short(publisher)} has no say about the app '{self._app_id}': only one has, of whom a key "
+                f"is pinned that has '{self._app_id}' among its agents. See `sidecard trust`."
+            )
         if not keys:
             raise CardRejected(
                 f"Publisher {_short(publisher)} is unknown: no key is pinned for it. "

@@ -14,7 +14,8 @@ from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.settings import Settings
 
 KEY = JWK.generate(kty="EC", crv="P-256", kid="flights-1", alg="ES256")
-TRUST = json.dumps({"publishers": {"Travel Desk": {"keys": [KEY.export_public(as_dict=True)]}}})
+AGENTS = ["flights", "expenses", *(f"app-{number:02}" for number in range(30))]
+TRUST = json.dumps({"publishers": {"Travel Desk": {"keys": [{**KEY.export_public(as_dict=True), "agents": AGENTS}]}}})
 CALLERS = """
 callers:
   desk: {sidecar: true, grants: {registry: ["estate:operate"], flights: ["flights:book"]}}

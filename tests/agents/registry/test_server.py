@@ -14,6 +14,7 @@ from jwcrypto.jwk import JWK
 from agents.registry.inventory import Inventory
 from sidecard.registry import Enrolment
 from sidecard.signature import digest, sign
+from sidecard.trust import TrustStore
 from tests.agents.registry.conftest import KEY
 
 
@@ -127,6 +128,37 @@ async def test_an_agent_whose_card_is_not_believed_is_not_listed(client, sidecar
     assert response.status_code == 422
     assert reason in response.json()["error"]
     assert (await client.get("/agents")).json() == []
+
+
+def partners_card(sidecar) -> AgentCard:
+    """A card of the name flights by a partner whose key is pinned, as `sidecard trust pin` does it by default."""
+    key = JWK.generate(kty="EC", crv="P-256", kid="rail-1", alg="ES256")
+    publishers = json.loads(sidecar.trust)
+    publishers["publishers"]["Rail Inc"] = {"keys": [key.export_public(as_dict=True)]}
+    sidecar.trust = json.dumps(publishers)
+    shown = card()
+    shown.provider.organization = "Rail Inc"
+    return sign(shown, key)
+
+
+async def test_a_partners_card_is_no_apps(client, sidecar):
+    """An app that was taken over can't be listed as a partner's agent, however willing the partner is."""
+    sidecar.cards["flights"] = partners_card(sidecar)
+    response = await enrol(client)
+    assert response.status_code == 422
+    assert "'Rail Inc' has no say about the app 'flights'" in response.json()["error"]
+    assert (await client.get("/agents")).json() == []
+    sidecar.cards["flights"] = sign(card(), KEY)
+    assert (await enrol(client)).json()["publisher"] == "Travel Desk"
+    sidecar.cards["flights"] = partners_card(sidecar)
+    assert (await enrol(client)).status_code == 422
+
+
+async def test_without_the_guard_it_would_be(client, sidecar, monkeypatch):
+    """As a partner's, with whatever skills that card names."""
+    monkeypatch.setattr(TrustStore, "of_app", lambda trust, _: trust)
+    sidecar.cards["flights"] = partners_card(sidecar)
+    assert (await enrol(client)).json()["publisher"] == "Rail Inc"
 
 
 async def test_an_agent_that_serves_no_card_may_try_again(client):

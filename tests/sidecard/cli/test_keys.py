@@ -185,6 +185,16 @@ def test_what_can_not_be_pinned_changes_nothing(run, project, tmp_path, text, sa
     assert (project.local / "trust.json").read_bytes() == before
 
 
+def test_a_partners_key_is_not_pinned_for_an_app_of_ours(run, project, tmp_path):
+    """Two publishers' keys would name it, and nobody's card of it be believed."""
+    file = tmp_path / "rail.json"
+    file.write_text(RAIL.export_public())
+    with pytest.raises(ConfigurationError, match=f"{AGENT} is an app of this project"):
+        run("trust", "pin", "Rail Inc", str(file), "--agents", f"rail,{AGENT}", "--thumbprint", RAIL.thumbprint())
+    assert not trusted(project).knows("Rail Inc")
+    assert verify(card(project), trusted(project).of_app(AGENT)).publisher == "Stub Desk"
+
+
 def test_our_own_publisher_is_not_pinned_by_hand(run, tmp_path):
     """Else a partner's key could sign our agents' cards."""
     file = tmp_path / "rail.json"

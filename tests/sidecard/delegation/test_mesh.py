@@ -46,7 +46,7 @@ def pinned(key, **more):
 
 
 def trust():
-    ours = [pinned(OURS), pinned(FOR_OTHERS, agents=["baker"])]
+    ours = [pinned(OURS, agents=["mill", "baker"]), pinned(FOR_OTHERS, agents=["baker"])]
     return TrustStore.parse(json.dumps({"publishers": {"Mill": {"keys": ours}, "Rival": {"keys": [pinned(THEIRS)]}}}))
 
 
@@ -276,7 +276,8 @@ async def test_an_agent_with_a_verified_card_is_asked(bench):
         (lambda bench: bench.show(), "is not signed"),
         (lambda bench: bench.show(UNKNOWN), "altered, or not signed with key 'ours'"),
         (lambda bench: bench.show(THEIRS), "Key 'theirs' is not pinned"),
-        (lambda bench: bench.show(OURS, publisher="Nobody"), "Publisher 'Nobody' is unknown"),
+        (lambda bench: bench.show(THEIRS, publisher="Rival"), "Publisher 'Rival' has no say about the app 'mill'"),
+        (lambda bench: bench.show(OURS, publisher="Nobody"), "Publisher 'Nobody' has no say"),
         (lambda bench: bench.show(FOR_OTHERS), "may sign only for baker"),
         (lambda bench: bench.show(OURS, name="baker"), "card of 'baker', not 'mill'"),
     ],
@@ -309,8 +310,8 @@ async def test_an_altered_card_is_refused_when_it_is_looked_at_again(bench):
 
 
 async def test_a_card_that_the_registry_does_not_list_is_not_used(bench):
-    """A trusted publisher's valid card is not enough: it must be the enrolled one, at once or after a while."""
-    bench.show(THEIRS, publisher="Rival", enrol=False)
+    """Its own valid card is not enough: it must be the enrolled one, at once or after a while."""
+    bench.show(OURS, description="Grinds finer.", enrol=False)
     with pytest.raises(AgentUnavailable, match="shows another card than the registry lists"):
         await bench.follow()
     assert bench.daprd.messages() == []

@@ -34,7 +34,7 @@ from sidecard.cli import way
 from sidecard.cli.message import Content, compose
 from sidecard.cli.project import Project
 from sidecard.error_answers import refusal_of
-from sidecard.errors import AgentUnavailable, ConfigurationError, SidecardError
+from sidecard.errors import AgentUnavailable, CardRejected, ConfigurationError, SidecardError
 from sidecard.extension import Asked, Granted
 from sidecard.refusals import Unavailable
 from sidecard.streamed import fold, is_last, place_of, task_id_of
@@ -247,7 +247,10 @@ class AgentClient:
         """The agent's card as it is for this caller, verified as the public one is. Raises also CardRejected."""
         with self._in_our_words():
             shown = await self._unary.get_extended_agent_card(GetExtendedAgentCardRequest(tenant=self._tenant))
-        return verify(shown, self._route.trust)
+        extended = verify(shown, self._route.trust)
+        if extended.card.name != self.agent:
+            raise CardRejected(f"{self.agent} shows another agent's card: don't use it, and tell its owner.")
+        return extended
 
     async def cancel(self, task_id: str) -> Task:
         """Cancel a task and what it has delegated; returns when it has ended, one way or the other."""

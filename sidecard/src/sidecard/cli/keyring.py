@@ -114,6 +114,12 @@ class Keyring:
         """Trust another publisher's public keys."""
         if publisher == self.publisher:
             raise ConfigurationError(f"'{publisher}' is this project: its keys are made by `sidecard keys rotate`.")
+        apps = {app.app_id for app in self._project.apps}
+        if ours := apps & {agent for jwk in keys for agent in jwk.get("agents", ())}:
+            raise ConfigurationError(
+                f"{', '.join(sorted(ours))} is an app of this project, whose card only '{self.publisher}' signs: leave "
+                "out --agents, and enrol the partner's agent under another --name."
+            )
         pinned = self._trust["publishers"].setdefault(publisher, {}).setdefault("keys", [])
         kids = {jwk["kid"] for jwk in keys}
         pinned[:] = [*(jwk for jwk in pinned if jwk["kid"] not in kids), *keys]

@@ -42,7 +42,7 @@ def through_desk(project: Project, agent: str) -> Way:
         ConfigurationError: there is no such agent, no token or trust file yet, or a variable is wrong.
     """
     agent_of(project, agent)
-    return Way(agent, f"http://{agent}", mesh(project), pinned_keys(project))
+    return Way(agent, f"http://{agent}", mesh(project), pinned_keys(project).of_app(agent))
 
 
 def mesh(project: Project) -> httpx.AsyncBaseTransport:
@@ -65,7 +65,7 @@ def directly(project: Project, agent: str, caller: str = "") -> Way:
     """
     url = f"http://127.0.0.1:{agent_of(project, agent).app_port}"
     unreachable = f"{agent} does not answer at {url}: run `make up`, or `make restart agent={agent}` if it crashed."
-    way = Way(agent, url, _DirectTransport(unreachable), pinned_keys(project))
+    way = Way(agent, url, _DirectTransport(unreachable), pinned_keys(project).of_app(agent))
     if not caller:
         return way
     if (project.local / "sessions" / f"{caller}.json").exists():

@@ -158,7 +158,7 @@ class Handshake:
     async def _believed(self, agent: str, enrolled: Enrolment) -> AgentCard:
         """The card of an agent of the mesh, which is the one that the registry lists."""
         base = f"http://{agent}"
-        verified = await fetch_card(self._http, base, self._trust, agent=agent, cache=self._cards)
+        verified = await fetch_card(self._http, base, self._trust.of_app(agent), agent=agent, cache=self._cards)
         if verified.digest != enrolled.card_digest:
             raise AgentUnavailable(f"{agent} shows another card than the registry lists; it may be enrolling right now")
         return reached_at(verified.card, base)

@@ -173,14 +173,19 @@ class Mesh:
     async def _card_for_us(self, agent: str, skill: str, tenant: str) -> AgentCard:
         """An agent's card as it is for this app. Raises AgentUnavailable."""
         try:
-            client, _ = await self.handshake.client(agent, skill)
+            client, met = await self.handshake.client(agent, skill)
             shown = await client.get_extended_agent_card(GetExtendedAgentCardRequest(tenant=tenant))
             believed = verify(shown, self._trust).card
-            if believed.name != agent:
-                raise CardRejected(f"it shows the card of {believed.name[:64]!r}")
+            _refuse_another(believed, met.card)
             return believed
         except (CardRejected, *FAILURES) as error:
             raise AgentUnavailable(f"{agent} does not show this app its card: {words(error)}") from error
+
+
+def _refuse_another(shown: AgentCard, met: AgentCard) -> None:
+    """Raises CardRejected for a card that is not of the agent that was met, but of another one or another publisher."""
+    if (shown.name, shown.provider.organization) != (met.name, met.provider.organization):
+        raise CardRejected(f"it shows the card of {shown.name[:64]!r} by {shown.provider.organization[:64]!r}")
 
 
 def _skill(message: Message) -> str:

@@ -198,7 +198,7 @@ def project(tmp_path, monkeypatch, key, port):
     (local / "keys").mkdir()
     for caller in ("boss", "guest"):
         (local / "keys" / f"{caller}.key").write_text(f"the key of {caller}\n")
-    public = key.export_public(as_dict=True)
+    public = {**key.export_public(as_dict=True), "agents": ["shop"]}
     (local / "trust.json").write_text(json.dumps({"publishers": {"Tests": {"keys": [public]}}}))
     monkeypatch.chdir(tmp_path)
     return Project(tmp_path)

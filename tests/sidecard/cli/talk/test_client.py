@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import httpx
 import pytest
-from a2a.types import Message, TaskState
+from a2a.types import AgentCard, AgentProvider, Message, TaskState
 from a2a.utils.errors import InvalidParamsError, TaskNotCancelableError, TaskNotFoundError
 
 from sidecard.cli import client as client_module
@@ -290,3 +290,15 @@ async def test_what_says_who_calls_is_sent_only_once_the_card_is_verified(projec
         assert Noting.paths == []
         await boss.tasks()
     assert Noting.paths == ["/a2a"]
+
+
+async def test_another_agents_card_is_not_taken_for_its_own(project, sidecar, monkeypatch):
+    """However well it is signed."""
+    shown = AgentCard(name="bakery", provider=AgentProvider(organization="Tests"))
+    trusted = json.loads((project.local / "trust.json").read_text())
+    trusted["publishers"]["Tests"]["keys"][0]["agents"] = ["shop", "bakery"]
+    (project.local / "trust.json").write_text(json.dumps(trusted))
+    monkeypatch.setattr("sidecard.extended_card.for_caller", lambda *_: shown)
+    async with AgentClient.through_desk(project, "shop") as desk:
+        with pytest.raises(CardRejected, match="shop shows another agent's card"):
+            await desk.extended_card()

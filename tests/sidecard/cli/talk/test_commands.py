@@ -190,7 +190,7 @@ def test_a_refused_card_is_one_line_and_exit_code_2(run, sidecar, project):
     refused = run("card", "shop")
     assert refused.exit_code == 2
     assert refused.stderr.count("\n") == 1
-    assert "no key is pinned" in refused.stderr
+    assert "'Tests' has no say about the app 'shop'" in refused.stderr
     assert json.loads(run("card", "shop", "--json").stdout)["error"]
 
 
