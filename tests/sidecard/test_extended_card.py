@@ -1,16 +1,19 @@
 """What an agent shows of itself to one caller: over each binding, to each kind of identity, signed."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
-from a2a.types import GetExtendedAgentCardRequest
+from a2a.types import GetExtendedAgentCardRequest, ListTasksRequest
+from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH
 from a2a.utils.errors import A2AError
 from google.protobuf.json_format import MessageToDict
 from jwcrypto.jws import JWS
 from pydantic import BaseModel
 
-from sidecard import Agent, Task, extended_card
-from sidecard.callers import APP_ID_HEADER, TOKEN_HEADER, Caller
+from sidecard import Agent, Task, agent_card, extended_card
+from sidecard.callers import APP_ID_HEADER, TOKEN_HEADER, Caller, Callers
+from sidecard.card import SignedCard
 from sidecard.errors import CardRejected
 from sidecard.extended_card import KEPT_SECONDS, MOST_KEPT, ExtendedCards
 from sidecard.testing import APP_TOKEN, MemoryStore, Publisher, served
@@ -21,7 +24,7 @@ CALLERS = {
     "ada": {"api_key": True, "tenants": ["acme"], "grants": {"shop": ["look"]}},
     "boss": {"api_key": True, "sidecar": True, "grants": {"shop": ["look", "buy"]}},
     "auditor": {"api_key": True, "grants": {"shop": ["approve"]}},
-    "stranger": {"api_key": True, "grants": {"mill": ["grind"]}},
+    "stranger": {"api_key": True, "sidecar": True, "grants": {"mill": ["grind"]}},
 }
 
 
@@ -147,6 +150,83 @@ def test_the_public_card_tells_nobody_what_could_be_sent(up):
     assert "a hat" in text
     assert params(up.card)["skills"]["look"] == {"idempotent": True, "failed": "retry", "rejected": "surface"}
     assert "caller" not in params(up.card)
+
+
+async def public_text(up) -> str:
+    """The public card as a stranger is served it."""
+    up.signed = SignedCard(up.card)
+    answer = await up.http("nobody").get(AGENT_CARD_WELL_KNOWN_PATH)
+    assert answer.status_code == 200
+    assert "a hat" in answer.text
+    return answer.text
+
+
+async def test_a_stranger_is_served_no_schemas(publisher, monkeypatch):
+    """Where a skill's outline is its whole contract, a stranger reads what could be sent."""
+    async with served(shop(), MemoryStore(), CALLERS, publisher=publisher) as up:
+        assert "secret_field" not in await public_text(up)
+        assert "secret_field" in str(await shown(up, "JSONRPC", "ada"))
+    monkeypatch.setattr(agent_card, "_outline", agent_card.contract_of)
+    async with served(shop(), MemoryStore(), CALLERS, publisher=publisher) as up:
+        assert "secret_field" in await public_text(up)
+
+
+def keep_many(up) -> int:
+    """The cards kept of callers of which there are twice as many as are to be kept."""
+    cards = ExtendedCards(lambda: up.card, up.agent, lambda card: card)
+    for number in range(2 * MOST_KEPT):
+        cards.of(Caller(f"c{number}", "c", frozenset({"look"})))
+    return len(cards._kept)
+
+
+def test_without_the_bound_each_callers_card_is_kept(up, monkeypatch):
+    """What that is worth: memory grows with the callers, who over an issuer may be anybody."""
+    assert keep_many(up) == MOST_KEPT
+    monkeypatch.setattr(extended_card, "MOST_KEPT", 1_000_000)
+    assert keep_many(up) == 2 * MOST_KEPT
+
+
+class Nothing(frozenset):
+    """No scopes, that count as some."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+async def answers_to_who_holds_nothing(up) -> int:
+    """What a caller gets answered that is listed, and holds nothing here: by key and sidecar, over each binding."""
+    tried = answered = 0
+    for operation in (
+        *(partial(shown, up, binding, "stranger") for binding in BINDINGS),
+        *(partial(up.client(binding, "stranger").list_tasks, ListTasksRequest()) for binding in BINDINGS),
+        partial(by_sidecar, up, "stranger"),
+    ):
+        tried += 1
+        try:
+            await operation()
+        except (A2AError, AssertionError):
+            continue
+        answered += 1
+    assert tried == 7
+    return answered
+
+
+async def by_sidecar(up, app_id):
+    headers = {TOKEN_HEADER: APP_TOKEN, APP_ID_HEADER: app_id}
+    answer = await up.http("", **headers).post("/a2a", json={"jsonrpc": "2.0", "id": 1, "method": "ListTasks"})
+    assert answer.status_code == 200
+
+
+async def test_who_is_listed_and_holds_nothing_is_nobody(up):
+    """0 answers; the same caller with a right gets all of them (see the next)."""
+    assert await answers_to_who_holds_nothing(up) == 0
+
+
+async def test_if_nothing_counted_as_a_right_it_would_be_answered(publisher, monkeypatch):
+    """To each of them: it lists tasks, and is shown what else there is."""
+    monkeypatch.setattr(Callers, "_granted", lambda *_: Nothing())
+    async with served(shop(), MemoryStore(), CALLERS, publisher=publisher) as up:
+        assert await answers_to_who_holds_nothing(up) == 7
 
 
 def test_cards_are_signed_once_in_a_while_and_their_number_is_bounded(up):

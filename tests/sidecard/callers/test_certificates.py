@@ -12,7 +12,7 @@ from a2a.types import ListTasksRequest
 from a2a.types.a2a_pb2_grpc import A2AServiceStub
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from sidecard import Agent, Task
+from sidecard import Agent, Task, tls
 from sidecard.callers import Callers, CallersFile, Claims, callers, certificates
 from sidecard.errors import ConfigurationError
 from sidecard.testing import MemoryStore, served
@@ -179,6 +179,53 @@ async def test_a_certificate_that_expires_ends_with_its_connection_open(ca, file
             assert await status() == 401
             monkeypatch.setattr(certificates.Certificate, "is_valid", lambda _: True)
             assert await status() == 200
+
+
+async def test_it_ends_over_grpc_too(ca, files, monkeypatch):
+    """On the channel that was opened in time. Without that check its calls would go on being served."""
+    shown = ca.client("short", "dns:buyer.example", ends=dt.timedelta(hours=1))
+    pair = shown.key.read_bytes(), shown.certificate.read_bytes()
+    credentials = grpc.ssl_channel_credentials(ca.file.read_bytes(), *pair)
+    async with (
+        served(agent, MemoryStore(), listed("dns:buyer.example"), tls=files) as desk,
+        grpc.aio.secure_channel(desk.grpc_target, credentials) as channel,
+    ):
+
+        async def status():
+            try:
+                await A2AServiceStub(channel).ListTasks(ListTasksRequest(), metadata=tuple(VERSION.items()), timeout=10)
+            except grpc.aio.AioRpcError as error:
+                return error.code()
+            return grpc.StatusCode.OK
+
+        assert await status() == grpc.StatusCode.OK
+        now = time.time()
+        monkeypatch.setattr(certificates.time, "time", lambda: now + 3_601)
+        assert await status() == grpc.StatusCode.UNAUTHENTICATED
+        monkeypatch.setattr(certificates.Certificate, "is_valid", lambda _: True)
+        assert await status() == grpc.StatusCode.OK
+
+
+async def test_without_the_demand_for_a_certificate_grpc_takes_a_key_alone(ca, files, monkeypatch):
+    """What that is worth: whoever has got hold of a key comes in by it, with no certificate or one of another CA."""
+    key = {"x_api_key": "ada's key"}
+    async with served(agent, MemoryStore(), listed(), tls=files) as desk:
+        assert await by_grpc(desk, ca, **key) == "no connection"
+    made = grpc.dynamic_ssl_server_credentials
+    monkeypatch.setattr(tls.grpc, "dynamic_ssl_server_credentials", lambda first, renewed, _: made(first, renewed))
+    async with served(agent, MemoryStore(), listed(), tls=files) as desk:
+        assert await by_grpc(desk, ca) == 401
+        assert await by_grpc(desk, ca, **key) == 200
+
+
+async def test_without_the_list_any_certificate_of_the_ca_comes_in_by_grpc(ca, files, monkeypatch):
+    """What our own look at it is worth there: TLS lets in whoever has one of the pinned CA."""
+    shown = ca.client("another", "dns:another.example")
+    async with served(agent, MemoryStore(), listed("dns:buyer.example"), tls=files) as desk:
+        assert await by_grpc(desk, ca, shown) == 401
+        first = lambda known, _: next(iter(known._by_certificate.values()))  # noqa: E731
+        monkeypatch.setattr(Callers, "_certified", first)
+        assert await by_grpc(desk, ca, shown) == 200
 
 
 async def test_plain_text_to_a_tls_port_gets_nothing(ca, files):

@@ -10,6 +10,7 @@ from a2a.types.a2a_pb2_grpc import A2AServiceStub
 from sidecard import Agent, Task
 from sidecard.callers import Callers
 from sidecard.extension import URI
+from sidecard.tasks import rights as rights_of
 from sidecard.testing import ISSUER, FakeIssuer, MemoryStore, served
 
 agent = Agent(name="shop", version="1", description="Sells.", publisher="Tests", asks=("approve",))
@@ -177,3 +178,51 @@ async def test_a_token_answers_for_others_what_its_scopes_say(shop, issuer, begu
         refused = await http.post("/rest/message:send", json=yes)
     assert refused.status_code == 403
     assert ("it is not proven" if begun and answered else "the right approve") in refused.text
+
+
+async def said_for_boss(shop, begins, answers):
+    """What comes of an answer in the boss's name by one token to a question that began by another one."""
+    order = message("for boss", "order")
+    order["message"]["metadata"][URI]["subject"] = "boss"
+    async with rest(shop, begins) as http:
+        task = (await http.post("/rest/message:send", json=order)).json()["task"]
+    yes = message("yes", task=task["id"])
+    yes["message"]["metadata"] = {URI: {"subject": "boss"}}
+    async with rest(shop, answers) as http:
+        return await http.post("/rest/message:send", json=yes)
+
+
+async def test_without_narrowing_a_token_answers_for_others_too(shop, issuer, wide, monkeypatch):
+    """What that is worth: the boss's right answers by a token that was given none; only the proof is still wanted.
+
+    And where no proof were wanted either, the task goes on.
+    """
+    token = issuer.token("office", "look", client_id="office")
+    assert "it is not proven" in (await said_for_boss(shop, token, token)).text
+    monkeypatch.setattr(rights_of, "needs_proof", lambda _: False)
+    ended = await said_for_boss(shop, token, token)
+    assert ended.json()["task"]["status"]["state"] == "TASK_STATE_COMPLETED"
+
+
+async def answer_by(shop, token, task):
+    async with rest(shop, token) as http:
+        return await http.post("/rest/message:send", json=message("yes", task=task))
+
+
+async def test_an_exchanged_token_answers_nothing_that_a_person_must(shop, issuer, monkeypatch):
+    """In the hands of a program the boss's token could say what it likes. Where who uses it is overlooked, it does."""
+    order = (await shop.send("boss", "hat", skill="order")).id
+    token = issuer.token("7", "look approve", act={"sub": "bot"})
+    refused = await answer_by(shop, token, order)
+    assert (refused.status_code, "it is not proven that boss said this" in refused.text) == (403, True)
+    monkeypatch.setattr(rights_of, "_is_here", lambda caller: caller.subject == caller.name)
+    assert (await answer_by(shop, token, order)).json()["task"]["status"]["state"] == "TASK_STATE_COMPLETED"
+
+
+@pytest.mark.parametrize(("held", "status"), [(["look"], 404), (["look", "approve"], 200)])
+async def test_another_persons_token_answers_with_what_the_file_gives_them(issuer, held, status):
+    """Whatever scopes it claims: without the right they are not even told of the task. With it, they answer."""
+    everyone = {"company": ISSUERS["company"] | {"everyone": {"grants": {"shop": held}}}}
+    async with served(agent, MemoryStore(), CALLERS, issuers=everyone, issuers_http=issuer.http()) as shop:
+        order = (await shop.send("boss", "hat", skill="order")).id
+        assert (await answer_by(shop, issuer.token("8", "look approve"), order)).status_code == status
