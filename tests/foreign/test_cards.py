@@ -6,12 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import rfc8785
 from a2a.types import AgentCard
 from google.protobuf.json_format import MessageToDict, ParseDict
 from jwcrypto.jwk import JWK
 
 from sidecard.signature import card_dict, sign
 from sidecard.trust import TrustStore, verify
+from tests.sidecard.test_signature import by_code_point
 
 NODE = Path(__file__).parents[2] / "foreign/node"
 KEY = JWK.generate(kty="EC", crv="P-256", kid="flights-1", alg="ES256")
@@ -69,8 +71,16 @@ def answers() -> dict[str, list[dict]]:
             {"do": "verify", "card": card_dict(sign(card(content), STRANGER)), "key": public},
             {"do": "sign", "card": MessageToDict(card(content)), "key": private},
         ]
-    got = javascript(*requests)
-    return {name: got[4 * n : 4 * n + 4] for n, name in enumerate(CARDS)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rfc8785, "dumps", by_code_point)
+        otherwise = card_dict(sign(card(CARDS["keys and numbers of RFC 8785"]), KEY))
+    *got, disordered = javascript(*requests, {"do": "verify", "card": otherwise, "key": public})
+    return {name: got[4 * n : 4 * n + 4] for n, name in enumerate(CARDS)} | {"by code points": [disordered]}
+
+
+def test_in_another_order_the_javascript_sdk_does_not_believe_it(answers):
+    """So the card with the keys and numbers of RFC 8785 sees what it is there for."""
+    assert "error" in answers["by code points"][0]
 
 
 @pytest.mark.parametrize("name", CARDS)

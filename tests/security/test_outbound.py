@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import itertools
 import socket
 
@@ -13,10 +14,13 @@ from pydantic import BaseModel
 
 from sidecard import Agent, Task, egress, push
 from sidecard.agent import File
-from sidecard.egress import Destinations
-from sidecard.errors import WebhookRejected
+from sidecard.egress import DestinationRefused, Destinations
+from sidecard.errors import AgentUnavailable, CardRejected, WebhookRejected
+from sidecard.foreign import fetch_foreign
+from sidecard.outbound import Outbound
 from sidecard.push import Webhooks, sign, verify
 from sidecard.testing import MemoryStore, served
+from sidecard.trust import TrustStore
 from tests.sidecard.receiver import receiving
 
 METADATA, HERE = "169.254.169.254", "127.0.0.1"
@@ -111,6 +115,39 @@ async def test_without_the_check_of_addresses_they_are_reached(monkeypatch):
     monkeypatch.setattr(egress, "check_address", lambda _: None)
     reached = set(await send_to(urls(), times=3))
     assert {METADATA, HERE, "10.0.0.1", "::1", "::ffff:7f00:1", "64:ff9b::7f00:1"} <= reached
+
+
+async def fetch_cards(urls, times=3):
+    """The addresses that agents' cards at these URLs were asked for at, but for the public one; how many were tried.
+
+    As the registry does when it enrols an agent, and every caller of one: whoever names the address chooses it.
+    """
+    network, tried = Network(), 0
+    outbound = Outbound(Destinations.parse("public", "SIDECARD_FOREIGN"), resolve=network.resolve)
+    outbound._backend._connect = network
+    async with outbound.client() as client:
+        for url in urls:
+            for _ in range(times):
+                tried += 1
+                with contextlib.suppress(AgentUnavailable, CardRejected, DestinationRefused):
+                    await fetch_foreign(client, url, TrustStore({}))
+    await outbound.aclose()
+    return [address for address in network.reached if address != PUBLIC], tried
+
+
+async def test_no_card_is_fetched_from_what_is_not_public():
+    """In the same disguises; each is refused in our words, and by no other error."""
+    reached, tried = await fetch_cards(urls())
+    print(f"{tried} fetches of cards: {len(reached)} connections to what is not public")
+    assert reached == []
+    assert tried > 3_000
+
+
+async def test_without_the_check_of_addresses_cards_are_fetched_there(monkeypatch):
+    """What that is worth."""
+    monkeypatch.setattr(egress, "check_address", lambda _: None)
+    reached, _ = await fetch_cards(urls())
+    assert {METADATA, HERE, "10.0.0.1", "::1", "::ffff:7f00:1", "64:ff9b::7f00:1"} <= set(reached)
 
 
 async def test_an_allowed_origin_allows_nothing_like_it():

@@ -258,12 +258,15 @@ async def test_if_they_were_the_attacker_would_choose_the_key(shop, company, str
 
     async def naive(self, signed, kid):
         async with httpx.AsyncClient() as http:
-            keys = (await http.get(signed.headers()["jku"])).json()["keys"]
+            header = signed.headers()
+            keys = (await http.get(header.get("jku") or header["x5u"])).json()["keys"]
         assert self._is_signed(signed, jwk.import_key(keys[0]))
 
     monkeypatch.setattr(tokens._Known, "check_signature", naive)
-    assert await forged(shop, company, stranger, jku=url) == 2 * BINDINGS
-    assert asked
+    for name in ("jku", "x5u"):
+        asked.clear()
+        assert await forged(shop, company, stranger, **{name: url}) == 2 * BINDINGS
+        assert asked
 
 
 def upload(folder, stranger):

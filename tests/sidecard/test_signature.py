@@ -5,13 +5,18 @@ import json
 import pytest
 import rfc8785
 from a2a.types import AgentCard
-from a2a.utils.signing import ProtectedHeader, create_agent_card_signer, create_signature_verifier
+from a2a.utils.signing import (
+    InvalidSignaturesError,
+    ProtectedHeader,
+    create_agent_card_signer,
+    create_signature_verifier,
+)
 from google.protobuf.json_format import MessageToDict, ParseDict
 from jwcrypto.common import base64url_decode
 from jwcrypto.jwk import JWK
 from jwt.api_jwk import PyJWK
 
-from sidecard.errors import ConfigurationError
+from sidecard.errors import CardRejected, ConfigurationError
 from sidecard.signature import canonical, card_dict, digest, payloads, sign, signing_keys
 from sidecard.trust import TrustStore, verify
 
@@ -87,6 +92,26 @@ def test_map_keys_beyond_the_basic_plane_are_sorted_as_utf_16():
     signed = sign(card(FULL | {"securitySchemes": schemes}), KEY)
     assert list(json.loads(canonical(signed))["securitySchemes"]) == ["z", "😀", "\ufb33"]
     sdk_verifier()(signed)
+
+
+def by_code_point(value):
+    """Canonical as many take it: sorted by code points, as Python and Go sort, and numbers as Python writes them."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def test_in_another_order_the_official_sdk_does_not_believe_it(monkeypatch):
+    """So the tests with such keys, and with such numbers, see what they are there for."""
+    schemes = {name: {"mtlsSecurityScheme": {"description": "d"}} for name in ("\ufb33", "😀", "z")}
+    params = {"capabilities": {"extensions": [{"uri": "urn:x", "params": {"n": 1e-7}}]}}
+    for content in ({"securitySchemes": schemes}, params):
+        with monkeypatch.context() as patch:
+            patch.setattr(rfc8785, "dumps", by_code_point)
+            signed = sign(card(FULL | content), KEY)
+        with pytest.raises(InvalidSignaturesError):
+            sdk_verifier()(signed)
+        with pytest.raises(CardRejected):
+            verify(signed, trust())
+        sdk_verifier()(sign(card(FULL | content), KEY))
 
 
 def test_the_specifications_example_of_required_and_default_fields():

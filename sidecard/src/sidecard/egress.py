@@ -63,6 +63,7 @@ class Origin:
         try:
             parsed = httpx.URL(url)
             host = parsed.raw_host.decode("ascii").lower()
+            parsed.host  # noqa: B018 -- which who connects would look at: raises for what only looks like IDNA
         except (httpx.InvalidURL, UnicodeError, ValueError) as error:
             raise DestinationRefused("it is not an address") from error
         port = parsed.port if parsed.port is not None else PORTS.get(parsed.scheme, 0)
