@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 
 import grpc
 import grpc.aio
@@ -11,7 +12,7 @@ from a2a.types.a2a_pb2_grpc import A2AServiceStub
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status.rpc_status import from_call
 
-from sidecard import Agent, Task, grpc_server
+from sidecard import Agent, Task, grpc_connections, grpc_server
 from sidecard.callers import Caller
 from sidecard.door import Door
 from sidecard.settings import Settings
@@ -181,7 +182,7 @@ async def test_what_identifies_nobody_is_not_served(unused_tcp_port, monkeypatch
 
     kinds = (grpc.unary_unary_rpc_method_handler(give), grpc.stream_unary_rpc_method_handler(give))
     methods = {f"Method{number}": kind for number, kind in enumerate(kinds)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("other.Service", methods),))
+    server._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("other.Service", methods),))
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{unused_tcp_port}") as channel:
@@ -319,8 +320,9 @@ async def test_a_connection_that_says_nothing_is_cut(bounded, monkeypatch, milli
     ending.cancel()
 
 
-async def test_there_is_an_end_to_all_connections(bounded):
+async def test_there_is_an_end_to_all_connections(bounded, monkeypatch):
     """So that they can't take every descriptor."""
+    monkeypatch.setattr(grpc_connections, "LOOK_SECONDS", 60.0)
     host, _, port = (await bounded(connections=16)).partition(":")
     opened = [await asyncio.open_connection(host, port) for _ in range(24)]
 
@@ -333,3 +335,124 @@ async def test_there_is_an_end_to_all_connections(bounded):
     assert sum(await asyncio.gather(*(greeted(reader) for reader, _ in opened))) == 16
     for _, writer in opened:
         writer.close()
+
+
+async def by_key(claims):
+    """Whom the door lets in: who has the key."""
+    return Caller("ada", "ada", frozenset({"look"})) if claims.key == KEY[1] else None
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+
+
+async def come_in(target, seconds):
+    """Whether a caller with a key gets an answer on a new connection in time; a client connects again by itself."""
+    options = [("grpc.max_reconnect_backoff_ms", 200), ("grpc.min_reconnect_backoff_ms", 100),
+               ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.use_local_subchannel_pool", 1)]  # fmt: skip
+    async with grpc.aio.insecure_channel(target, options) as channel:
+        call = A2AServiceStub(channel).GetTask(
+            GetTaskRequest(), metadata=(KEY, ("a2a-version", "9")), timeout=seconds, wait_for_ready=True
+        )
+        return await call.code() == grpc.StatusCode.FAILED_PRECONDITION  # the version, which is looked at afterwards
+
+
+async def flooded(target, known, at_once=200, most=2_000):
+    """How many of `known` callers come in, one after the other, while strangers take every place they can get."""
+    host, _, port = target.partition(":")
+    held, came = [], 0
+
+    async def flood():
+        while True:
+            with contextlib.suppress(OSError):
+                held.append(await asyncio.open_connection(host, port))
+                held[-1][1].write(PREFACE)
+            await asyncio.sleep(0 if len(held) < most else 0.02)
+
+    flooding = asyncio.create_task(flood())
+    try:
+        async with asyncio.timeout(10):
+            while len(held) < at_once:  # noqa: ASYNC110 -- any condition
+                await asyncio.sleep(0.01)
+        for _ in range(known):
+            came += await come_in(target, 5.0 if known > 1 else 1.5)
+    finally:
+        flooding.cancel()
+        await asyncio.gather(flooding, return_exceptions=True)
+        for _, writer in held:
+            writer.close()
+    return came
+
+
+async def test_strangers_keep_no_caller_out(bounded):
+    """However many there are: the oldest of them make room."""
+    assert await flooded(await bounded(identify=by_key, connections=64), 3) == 3
+
+
+async def test_without_places_kept_free_they_do(bounded, monkeypatch):
+    """Nobody looks who stands there."""
+    monkeypatch.setattr(grpc_connections, "LOOK_SECONDS", 600.0)
+    assert await flooded(await bounded(identify=by_key, connections=64), 1) == 0
+
+
+async def test_who_is_known_is_not_cut_for_strangers(bounded):
+    """A connection that a caller has used stays, however old, through a flood."""
+    target = await bounded(identify=by_key, connections=64)
+    async with grpc.aio.insecure_channel(target) as channel:
+        states = []
+
+        async def ask():
+            metadata = (KEY, ("a2a-version", "9"))
+            call = A2AServiceStub(channel).GetTask(GetTaskRequest(), metadata=metadata, timeout=5)
+            return await call.code()
+
+        assert await ask() == grpc.StatusCode.FAILED_PRECONDITION
+        watching = asyncio.create_task(watch(channel, states))
+        assert await flooded(target, 2) == 2
+        assert await ask() == grpc.StatusCode.FAILED_PRECONDITION
+        watching.cancel()
+    assert states == []
+
+
+async def test_other_sockets_of_the_process_are_not_touched(bounded):
+    """Not those of other ports, nor our own connections to that number elsewhere, however many they are."""
+    target = await bounded(identify=by_key, connections=16)
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    others = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
+    assert await flooded(target, 2) == 2
+    assert not any(reader.at_eof() for reader, _ in others)
+    for _, writer in others:
+        writer.close()
+    server.close()
+
+
+async def test_where_nothing_can_be_seen_that_is_said(bounded, monkeypatch, caplog):
+    """And served all the same."""
+    monkeypatch.setattr(grpc_connections, "_DESCRIPTORS", "/nowhere")
+    monkeypatch.setattr(grpc_connections, "LOOK_SECONDS", 0.0)
+    target = await bounded(identify=by_key)
+    async with asyncio.timeout(5):
+        while "strangers may fill it" not in caplog.text:  # noqa: ASYNC110 -- any condition
+            await asyncio.sleep(0.01)
+    assert await come_in(target, 5.0)
+
+
+def test_a_peer_has_the_name_that_grpc_gives_it():
+    """Also IPv6, whose brackets gRPC escapes."""
+    places = grpc_connections.GrpcPlaces(1, 16)
+    places.prove("ipv6:%5B::1%5D:5")
+    places.prove("ipv4:127.0.0.1:6")
+    assert set(places._proven) == {"ipv6:[::1]:5", "ipv4:127.0.0.1:6"}
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listening:
+        port = listening.getsockname()[1]
+        with socket.create_connection(("::1", port)) as near, listening.accept()[0] as far:
+            assert grpc_connections._peer_of(far, port) == f"ipv6:[::1]:{near.getsockname()[1]}"
+            assert grpc_connections._peer_of(near, port) == ""
+
+
+async def watch(channel, states):
+    """Note whatever happens to a channel's connection."""
+    while True:
+        await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        states.append(channel.get_state())
+        await asyncio.sleep(0.01)

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from sidecard.door import Door
 from sidecard.grpc_03 import SERVICE as SERVICE_03
 from sidecard.grpc_03 import Service03
+from sidecard.grpc_connections import GrpcPlaces, GrpcServer
 from sidecard.grpc_service import Service
 from sidecard.settings import Settings
 from sidecard.telemetry import Telemetry
@@ -36,11 +37,7 @@ _LIMITS = {
     "grpc.http2.min_recv_ping_interval_without_data_ms": 10_000,  # a client's pings come no oftener, or it has to go
     "grpc.http2.max_ping_strikes": 2,
 }
-"""What a connection may be, and do, whoever has opened it.
-
-None are kept free for callers that are known, as over HTTP (see `connections`): grpcio says nothing of a connection
-before its first call, nor lets us end one. Who must be reached through a flood of strangers is called over HTTP.
-"""
+"""What a connection may be, and do, whoever has opened it; how many may be strangers' is up to `grpc_connections`."""
 
 
 class _Admitting(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -104,7 +101,7 @@ def grpc_server(
     telemetry: Telemetry,
     door: Door,
     message_seconds: float = MESSAGE_SECONDS,
-) -> grpc.aio.Server:
+) -> GrpcServer:
     """A server for the binding, not started, on `settings.host` and `settings.grpc_port`; with a certificate, over TLS.
 
     Raises ConfigurationError when the certificates can't be used.
@@ -114,7 +111,8 @@ def grpc_server(
         ("grpc.max_allowed_incoming_connections", settings.connections),
         *_LIMITS.items(),
     ]
-    service, service_03 = Service(handler, door), Service03(handler, door)
+    places = GrpcPlaces(settings.grpc_port or 0, settings.connections)
+    service, service_03 = Service(handler, door, places.prove), Service03(handler, door, places.prove)
     services = {SERVICE: service, SERVICE_03: service_03}
     interceptors = [*telemetry.grpc_interceptors(), _Admitting(services, message_seconds)]
     server = grpc.aio.server(interceptors=interceptors, options=limits)
@@ -125,4 +123,4 @@ def grpc_server(
         server.add_insecure_port(address)
     else:
         server.add_secure_port(address, grpc_credentials(files))
-    return server
+    return GrpcServer(server, places)

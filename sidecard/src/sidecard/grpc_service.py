@@ -37,9 +37,10 @@ class _ContextBuilder(DefaultGrpcServerCallContextBuilder):
 class Service(GrpcErrors):
     """Answers the calls that it has admitted; a message that could not be read comes as None, to be refused."""
 
-    def __init__(self, handler: RequestHandler, door: Door) -> None:
+    def __init__(self, handler: RequestHandler, door: Door, prove: Callable[[str], None] = lambda _: None) -> None:
+        """`prove` is told the peer of each connection on which a verified caller calls."""
         super().__init__(handler, _ContextBuilder())
-        self._door = door
+        self._door, self._prove = door, prove
 
     async def admit(self, context: Context) -> Admitted:
         """Let the caller of a call in, before anything of it is read; it ends with what this returns.
@@ -52,6 +53,7 @@ class Service(GrpcErrors):
             await self.abort_context(error, context)
             raise  # not reached: to end a call raises
         _ADMITTED.set(admitted)
+        self._prove(context.peer())
         return admitted
 
     def check_version(self, version: str) -> None:
