@@ -14,10 +14,11 @@ test-long: runtime ; @.venv/bin/python -m pytest -m long
 chaos: runtime ; @.venv/bin/python -m chaos
 bench: setup ; @.venv/bin/python -m bench
 
-# What those stand on. Each does nothing when it has been done.
-setup: .venv/.installed
+# What those stand on. Each does nothing when it has been done, nor to a folder that is a link: that is another tree's.
+stamp = $(if $(shell test -L $(1) && echo linked),,$(1)/.installed)
+setup: $(call stamp,.venv)
 runtime: setup ; @$(SIDECARD) runtime
-foreign: foreign/node/node_modules/.installed foreign/adk/.venv/.installed
+foreign: $(call stamp,foreign/node/node_modules) $(call stamp,foreign/adk/.venv)
 bootstrap: setup ; @$(SIDECARD) bootstrap
 sentry: runtime ; @$(SIDECARD) sentry
 
@@ -33,7 +34,7 @@ sentry: runtime ; @$(SIDECARD) sentry
 foreign/node/node_modules/.installed: foreign/node/package-lock.json
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null && npm --version >/dev/null 2>&1 || { echo "The tests meet a client and an OpenID provider written in JavaScript: install Node.js 20 or later, with npm"; exit 1; }
 	@echo "JavaScript packages, from package-lock.json into foreign/node"
-	@test -L foreign/node/node_modules || { cd foreign/node && npm ci --silent --no-audit --no-fund; } # a link's are another tree's
+	@cd foreign/node && npm ci --silent --no-audit --no-fund
 	@touch $@
 
 foreign/adk/.venv/.installed: foreign/adk/requirements.lock
