@@ -38,11 +38,8 @@ def create_app(
     callers = CallersFile.read(settings.callers_file)
 
     def open_store() -> SwappingStore:
-        return store or DaprStateStore(
-            http_port=settings.dapr_http_port,
-            grpc_port=settings.dapr_grpc_port,
-            token=settings.dapr_api_token.get_secret_value(),
-        )
+        token = settings.dapr_api_token.get_secret_value()
+        return store or DaprStateStore(grpc_port=settings.dapr_grpc_port, token=token)
 
     ledger = Ledger(open_store, keep_days=settings.audit_days)
     operators = Operators(callers, ledger)

@@ -195,7 +195,7 @@ async def test_no_proxy_is_asked(settings, monkeypatch):
         monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
     for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
         monkeypatch.delenv(name, raising=False)
-    store = DaprStateStore(http_port=9, grpc_port=9, token="sidecars")
+    store = DaprStateStore(grpc_port=9, token="sidecars")
     with pytest.raises(StoreUnavailable):
         await store.read(["a key"])
     await store.close()

@@ -32,9 +32,7 @@ class Stores:
         if agent not in self._open:
             app = self._project.app(agent) if agent == REGISTRY else agent_of(self._project, agent)
             tokens = self._project.local / "tokens" / f"{agent}.env"
-            self._open[agent] = DaprStateStore(
-                http_port=app.dapr_http_port, grpc_port=app.dapr_grpc_port, token=_token(tokens)
-            )
+            self._open[agent] = DaprStateStore(grpc_port=app.dapr_grpc_port, token=_token(tokens))
         return self._open[agent]
 
     async def read_log(self, agent: str, task_id: str) -> tuple[FoldedTask, list[Entry]]:

@@ -72,8 +72,11 @@ class DaprStateStore:
     shared = False
     atomic = True
 
-    def __init__(self, *, http_port: int, grpc_port: int, token: str, component: str = "state") -> None:
-        """The sidecar's ports on this machine, and the token that its API takes."""
+    def __init__(self, *, grpc_port: int, http_port: int | None = None, token: str, component: str = "state") -> None:
+        """The sidecar's ports on this machine, and the token that its API takes.
+
+        Without the HTTP port all goes by gRPC, and documents are stored as they are, for others to read.
+        """
         self.component = component
         self._channel = grpc.aio.insecure_channel(
             f"127.0.0.1:{grpc_port}",
@@ -86,7 +89,7 @@ class DaprStateStore:
         self._stub = dapr_pb2_grpc.DaprStub(self._channel)  # type: ignore[no-untyped-call]
         self._metadata = (("dapr-api-token", token),)
         self._always: list[str] = []
-        self._short = TransactionApi(port=http_port, token=token, component=component)
+        self._short = TransactionApi(port=http_port, token=token, component=component) if http_port else None
 
     async def recognise(self) -> None:
         """Ask the sidecar what kind of store this is, and be sure of reads. Until then it is taken for SQLite.
@@ -122,7 +125,8 @@ class DaprStateStore:
         swaps: Mapping[str, tuple[bytes, str]] | None = None,
     ) -> None:
         """See StateStore; `swaps` are written where a key's ETag is still this one, "" for a key that is absent."""
-        if self.atomic and not swaps and sum(map(len, upserts.values())) + sum(len(v) for _, v in creates) <= SHORT:
+        size = sum(map(len, upserts.values())) + sum(len(value) for _, value in creates)
+        if self._short is not None and self.atomic and size <= SHORT and not swaps:
             await self._short.write(creates, upserts, deletes, seconds=TIMEOUT)
             return
         items = [_item(key, value, _FIRST) for key, value in sorted(creates)]
@@ -176,7 +180,8 @@ class DaprStateStore:
 
     async def close(self) -> None:
         """Close the connections to the sidecar."""
-        self._short.close()
+        if self._short is not None:
+            self._short.close()
         await self._channel.close(None)
 
 
