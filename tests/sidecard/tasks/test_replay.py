@@ -9,7 +9,7 @@ from sidecard import Task
 from sidecard.errors import SidecardError, StoreUnavailable
 from sidecard.tasks.entry import Entry, log_key
 from sidecard.tasks.loading import read_log
-from sidecard.tasks.replay import ReadOnly, WriteRefused, replay
+from sidecard.tasks.replay import replay
 from sidecard.testing import FakeAgents, MemoryStore, caller, ended, started
 from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, send, settled, until
 
@@ -345,16 +345,3 @@ async def test_a_skill_that_waits_between_its_steps_is_not_waited_for():
         await settled(engine, task_id)
     shop.gate.clear()
     assert not (await replayed(shop, store, task_id, 0.01)).agrees
-
-
-async def test_a_read_only_store_refuses_to_write():
-    """What is there can be read, and is not changed."""
-    store = MemoryStore()
-    await store.write([("a", b"1")], {})
-    reading = ReadOnly(store)
-    assert await reading.read(["a", "b"]) == {"a": b"1"}
-    with pytest.raises(WriteRefused):
-        await reading.write([("b", b"2")], {})
-    with pytest.raises(WriteRefused):
-        await reading.delete(["a"])
-    assert store.data == {"a": b"1"}

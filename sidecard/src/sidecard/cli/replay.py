@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sidecard.agent import Agent
     from sidecard.cli.project import Project
     from sidecard.screening.vault import Vault
-    from sidecard.tasks.replay import Replay
+    from sidecard.tasks.comparison import Replay
 
 DISAGREES = 1
 

@@ -11,7 +11,7 @@ from sidecard.errors import ConfigurationError, StoreUnavailable
 from sidecard.registry import REGISTRY
 from sidecard.tasks.entry import Entry
 from sidecard.tasks.loading import read_log
-from sidecard.tasks.replay import ReadOnly
+from sidecard.tasks.read_only import ReadOnly
 from sidecard.tasks.state import FoldedTask
 from sidecard.tasks.store import DaprStateStore, StateStore
 
