@@ -3,7 +3,6 @@
 And real servers on this machine.
 """
 
-import asyncio
 import contextlib
 import signal
 
@@ -13,6 +12,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.desk import key, project, system, tokens, webhook_port
+from tests.listening import serving
 from tests.provider import provider
 
 __all__ = ["key", "project", "provider", "system", "tokens", "webhook_port"]
@@ -48,17 +48,7 @@ async def listen():
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(app) -> int:
-            config = uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1)
-            server = uvicorn.Server(config)
-            serving = asyncio.create_task(server.serve())
-
-            async def stop():
-                server.should_exit = True
-                await serving
-
-            stack.push_async_callback(stop)
-            while not server.started:  # noqa: ASYNC110 -- uvicorn has no event to wait for
-                await asyncio.sleep(0.001)
-            return server.servers[0].sockets[0].getsockname()[1]
+            config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
+            return await stack.enter_async_context(serving(uvicorn.Server(config)))
 
         yield start

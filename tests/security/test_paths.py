@@ -24,6 +24,7 @@ from sidecard.http_server import http_server
 from sidecard.settings import Settings
 from sidecard.telemetry import Telemetry
 from tests.desk import rpc
+from tests.listening import exchange, serving
 from tests.security.spellings import METHOD_TRICKS, TRICKS, spell_method
 
 KEY = "the key"
@@ -275,18 +276,7 @@ async def http_port():
             spy, app = Spy(), FastAPI(openapi_url=None)
             serve_on(app, spy, Door(identify), lambda: None, 100_000)
             server = http_server(wrap(app), Settings(app_id="shop"))
-            server.config.port = 0
-            serving = asyncio.create_task(server.serve())
-
-            async def stop():
-                server.should_exit = True
-                await serving
-
-            stack.push_async_callback(stop)
-            async with asyncio.timeout(10):
-                while not server.started:  # noqa: ASYNC110 -- uvicorn has no event for it
-                    await asyncio.sleep(0.01)
-            return server.servers[0].sockets[0].getsockname()[1], spy
+            return await stack.enter_async_context(serving(server)), spy
 
         yield start
 
@@ -295,12 +285,7 @@ async def ask(port, method, target, body, *headers):
     """One request whose target is written as it is."""
     lines = ["host: x", "connection: close", "content-type: application/json", f"content-length: {len(body)}", *headers]
     head = "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""])
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    with contextlib.suppress(ConnectionError):
-        writer.write(head.encode("latin-1") + body)
-        async with asyncio.timeout(10):
-            await reader.read()
-    writer.close()
+    await exchange(port, head.encode("latin-1") + body)
 
 
 def same(target, closed):

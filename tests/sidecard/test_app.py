@@ -36,6 +36,7 @@ from sidecard.topic import TopicName
 from sidecard.trust import TrustStore
 from tests.foreign.test_openid import signed_in
 from tests.sidecard.authority import Authority
+from tests.waiting import until
 
 SIGNING = JWK.generate(kty="EC", crv="P-256", kid="shop-1", alg="ES256")
 TRUST = json.dumps({"publishers": {"Tests": {"keys": [SIGNING.export_public(as_dict=True)]}}})
@@ -135,12 +136,6 @@ async def running(dapr_http_port=1, **settings):
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as http,
     ):
         yield app.state.service, http
-
-
-async def until(true):
-    async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110 -- any condition
-            await asyncio.sleep(0.005)
 
 
 def adas(**headers):

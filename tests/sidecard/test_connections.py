@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from sidecard.connections import GATHERED_BYTES, STRANGERS, GatheredWrites, Handshakes, Patience, proven
 from sidecard.http_server import http_server, served_over_tls
 from sidecard.settings import Settings
+from tests.listening import end_of, exchange, serving
 from tests.sidecard.authority import Authority
 
 QUICK = Patience(head=0.3, body=0.3, write=0.3)
@@ -52,28 +53,9 @@ async def serve():
 
         async def start(patience=QUICK, **settings):
             server = http_server(App(), Settings(app_id="shop", **settings), patience)
-            server.config.port = 0
-            serving = asyncio.create_task(server.serve())
-
-            async def stop():
-                server.should_exit = True
-                await serving
-
-            stack.push_async_callback(stop)
-            async with asyncio.timeout(10):
-                while not server.started:  # noqa: ASYNC110 -- uvicorn has no event for it
-                    await asyncio.sleep(0.01)
-            return server.servers[0].sockets[0].getsockname()[1]
+            return await stack.enter_async_context(serving(server))
 
         yield start
-
-
-async def end_of(reader):
-    """All that came until the server closed."""
-    with contextlib.suppress(ConnectionError):
-        async with asyncio.timeout(10):
-            return await reader.read()
-    return b""
 
 
 async def drip(port, first, drop, pause=0.05):
@@ -197,13 +179,11 @@ async def test_there_is_an_end_to_all_connections(serve):
 
 async def test_nobody_speaks_websocket_here(serve):
     """Such a connection would have left these bounds: the request is answered as any other."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", await serve())
-    writer.write(
+    asked = (
         b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
         b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     )
-    assert b"101" not in (await end_of(reader)).split(b"\r\n")[0]
-    writer.close()
+    assert b"101" not in (await exchange(await serve(), asked)).split(b"\r\n")[0]
 
 
 @pytest.fixture
@@ -271,10 +251,7 @@ async def test_without_a_bound_they_are_all_borne(over_tls, monkeypatch):
 async def test_a_handshake_that_fails_disturbs_nobody(over_tls, caplog):
     """Whoever speaks something else, or goes away, is let go without a word; others are served."""
     port, context = await over_tls()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(GET)
-    await end_of(reader)
-    writer.close()
+    await exchange(port, GET)
     (await asyncio.open_connection("127.0.0.1", port))[1].close()
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     writer.write(GET)

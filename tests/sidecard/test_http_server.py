@@ -1,41 +1,17 @@
 """How the apps listen: what is refused before any app sees it."""
 
-import asyncio
-import contextlib
-
 import pytest
 from starlette.responses import PlainTextResponse
 
 from sidecard.http_server import MAX_HEAD_BYTES, http_server
 from sidecard.settings import Settings
+from tests.listening import exchange, serving
 
 
 @pytest.fixture
 async def port():
-    server = http_server(PlainTextResponse("in"), Settings(app_id="shop"))
-    server.config.port = 0  # a free one
-    serving = asyncio.create_task(server.serve())
-    async with asyncio.timeout(10):
-        while not server.started:  # noqa: ASYNC110 -- uvicorn has no event for it
-            await asyncio.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    await serving
-
-
-async def exchange(port, *pieces):
-    """What the server answers to bytes, up to where it closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    with contextlib.suppress(ConnectionError):
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-    answer = b""
-    with contextlib.suppress(ConnectionError):
-        async with asyncio.timeout(10):
-            answer = await reader.read()
-    writer.close()
-    return answer
+    async with serving(http_server(PlainTextResponse("in"), Settings(app_id="shop"))) as port:
+        yield port
 
 
 async def test_requests_come_in(port):

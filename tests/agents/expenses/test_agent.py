@@ -1,8 +1,5 @@
 """The skill that validates claims: what policy decides, what compliance is asked, what becomes of its word."""
 
-import asyncio
-import socket
-
 import pytest
 import uvicorn
 from a2a.types import Message, SendMessageRequest, TaskState
@@ -17,6 +14,7 @@ from sidecard import AgentUnavailable, File
 from sidecard.extension import Asked, Sent
 from sidecard.tasks.binding import data_of, text_of
 from sidecard.testing import FakeAgents, ended
+from tests.listening import serving
 
 S = TaskState
 APPROVED = ended("c1", Approval(approved_by="boss", reason="It is fine."))
@@ -25,15 +23,9 @@ APPROVED = ended("c1", Approval(approved_by="boss", reason="It is fine."))
 @pytest.fixture(scope="module")
 async def vendors():
     """The vendor register, a real MCP server."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(create_app(SecretStr("vendors'")), log_level="error"))
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:  # noqa: ASYNC110 -- uvicorn has no event to wait for
-            await asyncio.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        server.should_exit = True
-        await serving
+    server = uvicorn.Server(uvicorn.Config(create_app(SecretStr("vendors'")), log_level="error"))
+    async with serving(server) as port:
+        yield f"http://127.0.0.1:{port}/"
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """The MCP server, and the expense agent's client of it, over real HTTP."""
 
-import asyncio
 import socket
 from contextlib import asynccontextmanager
 
@@ -18,6 +17,7 @@ from agents.expenses.vendor_lookup import look_up, register_client
 from agents.vendors.server import create_app
 from sidecard.errors import AgentUnavailable
 from sidecard.telemetry import Telemetry, continue_trace
+from tests.listening import serving
 
 TOKEN = "the-app-token"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -26,15 +26,8 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 @asynccontextmanager
 async def running(app):
     """The app's base URL, on a free port."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:  # noqa: ASYNC110 - uvicorn has no event to wait for
-            await asyncio.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        await serving
+    async with serving(uvicorn.Server(uvicorn.Config(app, log_level="error"))) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def client_of(url, token=TOKEN):

@@ -19,6 +19,7 @@ from sidecard.callers.denied import mark_of
 from sidecard.testing import APP_TOKEN, FakeWebhooks, MemoryStore, message, served
 from sidecard.testing.fake_issuer import AUDIENCE, FakeIssuer
 from tests.sidecard.authority import Authority
+from tests.waiting import until
 
 BINDINGS = ("JSONRPC", "HTTP+JSON", "GRPC")
 CALLERS = {
@@ -42,12 +43,6 @@ async def desk():
     async with served(agent, MemoryStore(), CALLERS) as desk:
         yield desk
         going_on.set()
-
-
-async def until(true):
-    async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110 -- any condition
-            await asyncio.sleep(0.01)
 
 
 def digest(key):

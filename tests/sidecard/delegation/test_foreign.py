@@ -31,6 +31,7 @@ from sidecard.testing import MemoryStore, caller, message, started
 from sidecard.trust import TrustStore
 from tests.sidecard.delegation.stranger import Stranger
 from tests.sidecard.issuer import Issuer
+from tests.waiting import until
 
 S = TaskState
 RAIL = JWK.generate(kty="EC", crv="P-256", kid="rail", alg="ES256")
@@ -75,11 +76,6 @@ class Bench:
     async def follow(self, mesh, text="A to B", **more):
         sent = Sent(skill="connect", subject="ada").attach(message(text, message_id="m1"))
         return await mesh.follow("railways", sent, "", self.accepted.append, **more)
-
-    async def until(self, true):
-        async with asyncio.timeout(10):
-            while not true():  # noqa: ASYNC110 -- any condition
-                await asyncio.sleep(0.005)
 
 
 @pytest.fixture
@@ -361,7 +357,7 @@ async def test_a_token_that_runs_out_on_the_way_is_missing_then(bench):
     bench.stranger.gate.clear()
     token = [Presented("ada's", bench.issuer.url)]
     following = asyncio.create_task(bench.follow(bench.mesh(exchange=True), bearing=lambda: token[0]))
-    await bench.until(lambda: bench.accepted)
+    await until(lambda: bench.accepted)
     bench.issuer.answers = [JSONResponse({"error": "invalid_grant"}, 400)] * 9
     following.cancel()
     again = bench.mesh(exchange=True)
@@ -413,10 +409,10 @@ async def test_a_task_that_was_taken_is_followed_by_its_id(bench):
     bench.stranger.gate.clear()
     first, second = bench.mesh(), bench.mesh()
     following = asyncio.create_task(bench.follow(first))
-    await bench.until(lambda: bench.accepted)
+    await until(lambda: bench.accepted)
     following.cancel()
     again = asyncio.create_task(bench.follow(second, known=bench.accepted[0]))
-    await bench.until(lambda: len(bench.stranger.seen) >= 3)
+    await until(lambda: len(bench.stranger.seen) >= 3)
     bench.stranger.gate.set()
     assert (await again).artifacts[0].parts[0].text == "did A to B"
     assert bench.stranger.done == ["A to B"]
@@ -428,7 +424,7 @@ async def test_a_foreign_task_is_canceled(bench):
     bench.stranger.gate.clear()
     mesh = bench.mesh()
     following = asyncio.create_task(bench.follow(mesh))
-    await bench.until(lambda: bench.accepted)
+    await until(lambda: bench.accepted)
     await mesh.cancel("railways", bench.accepted[0], "")
     assert (await following).status.state == S.TASK_STATE_CANCELED
     assert bench.stranger.done == []
@@ -469,9 +465,9 @@ async def test_a_task_that_delegates_outside_goes_on_after_a_restart_without_ask
     async with started(agent, store, bench.mesh()) as engine:
         sent = message(data={"text": "A to B"})
         task_id = await engine.intake.create(caller(agent), "", agent.skills["run"], sent)
-        await bench.until(lambda: bench.stranger.messages)
+        await until(lambda: bench.stranger.messages)
         async with engine.borrow(task_id) as live:
-            await bench.until(lambda: live.folded.children)
+            await until(lambda: live.folded.children)
             await live.stored()
     async with started(agent, store, bench.mesh()) as engine:
         bench.stranger.gate.set()

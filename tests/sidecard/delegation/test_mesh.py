@@ -27,6 +27,7 @@ from sidecard.tasks.watch import NotTaken, Refused
 from sidecard.telemetry import Telemetry, continue_trace, current_traceparent
 from sidecard.testing import APP_TOKEN, MemoryStore, caller, message, served, started
 from sidecard.trust import TrustStore
+from tests.waiting import until
 
 S = TaskState
 NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
@@ -235,11 +236,6 @@ class Bench:
         sent = Sent(skill=skill).attach(message(data={"what": what}, message_id=message_id))
         return await self.mesh.follow("mill", sent, "", self.accepted.append)
 
-    async def until(self, true):
-        async with asyncio.timeout(10):
-            while not true():  # noqa: ASYNC110 -- any condition
-                await asyncio.sleep(0.005)
-
 
 @pytest.fixture
 async def bench(listen):
@@ -358,7 +354,7 @@ async def test_a_stream_that_is_cut_is_resumed_and_nothing_is_done_twice(bench, 
     bench.mill.gate.clear()
     bench.daprd.faults[A2A] = iter([cut(1, error=error), cut(1, error=error)])
     following = asyncio.create_task(bench.follow())
-    await bench.until(lambda: len(bench.daprd.messages()) == 3)
+    await until(lambda: len(bench.daprd.messages()) == 3)
     bench.mill.gate.set()
     task = await following
     assert task.status.state == S.TASK_STATE_COMPLETED
@@ -600,7 +596,7 @@ async def test_what_was_made_of_a_message_is_canceled_without_its_id(bench):
     """Its stream was cut before it could be heard."""
     bench.mill.gate.clear()
     following = asyncio.create_task(bench.follow())
-    await bench.until(lambda: bench.mill.seen)
+    await until(lambda: bench.mill.seen)
     await bench.mesh.withdraw("mill", to_mill(), "")
     assert (await following).status.state == S.TASK_STATE_CANCELED
     await bench.mesh.withdraw("mill", to_mill(), "")
@@ -715,9 +711,9 @@ async def test_a_task_and_its_step_make_the_message_id(bench):
     bench.mill.gate.clear()
     async with started(agent, store, bench.mesh) as engine:
         task_id = await begin(engine, "grind")
-        await bench.until(lambda: bench.mill.seen)
+        await until(lambda: bench.mill.seen)
     async with started(agent, store, bench.mesh) as engine:
-        await bench.until(lambda: len(bench.daprd.messages()) == 2)
+        await until(lambda: len(bench.daprd.messages()) == 2)
         bench.mill.gate.set()
         assert said(await settled(engine, task_id)) == "rye"
     first, second = bench.daprd.messages()
@@ -769,7 +765,7 @@ async def test_cancel_descends(bench):
     bench.mill.gate.clear()
     async with started(shop(), MemoryStore(), bench.mesh) as engine:
         task_id = await begin(engine, "grind")
-        await bench.until(lambda: bench.mill.seen)
+        await until(lambda: bench.mill.seen)
         async with engine.borrow(task_id) as live:
             await engine.cancel(live, caller(engine.agent))
             assert live.folded.state == S.TASK_STATE_CANCELED

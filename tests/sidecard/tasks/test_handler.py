@@ -42,6 +42,7 @@ from sidecard.tasks import handler, listing
 from sidecard.tasks.push_configs import MOST_WEBHOOKS
 from sidecard.tasks.tombstone import TaskExpired
 from sidecard.testing import FakeWebhooks, MemoryStore, key_of, message, served
+from tests.waiting import until
 
 S = TaskState
 BINDINGS = ["JSONRPC", "HTTP+JSON", "GRPC"]
@@ -170,13 +171,6 @@ async def outcome(call):
         return await call
     except A2AError as error:
         return type(error), error.message
-
-
-async def until(condition):
-    """Wait for something inside the engine that nothing outside can await."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 -- the condition belongs to the engine
-            await asyncio.sleep(0.01)
 
 
 async def followed(desk):
