@@ -38,10 +38,11 @@ class Outbound:
         """`resolve` stands in for DNS, and `tls` for the usual certificate authorities, in tests."""
         self.destinations = destinations
         self._backend = SafeBackend(destinations, resolve)
-        self._inner = httpx.AsyncHTTPTransport(trust_env=False)
+        tls = tls or httpx.create_ssl_context(trust_env=False)
+        self._inner = httpx.AsyncHTTPTransport(verify=tls, trust_env=False)
         # httpx takes no network backend; the errors that it names are its own all the same.
         self._inner._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls or httpx.create_ssl_context(trust_env=False),
+            ssl_context=tls,
             max_connections=CONNECTIONS,
             max_keepalive_connections=CONNECTIONS // 8,
             keepalive_expiry=15.0,

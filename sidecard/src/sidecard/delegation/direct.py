@@ -11,6 +11,7 @@ from sidecard.delegation.handshake import Outside
 from sidecard.delegation.mesh import Mesh
 from sidecard.egress import Destinations
 from sidecard.errors import AgentUnavailable
+from sidecard.loopback import NO_CERTIFICATES
 from sidecard.outbound import Outbound
 from sidecard.registry import Enrolment, Registry
 from sidecard.telemetry import Telemetry
@@ -38,7 +39,7 @@ async def calling(
     outbound = Outbound(Destinations.parse(allowed, "allowed"))
     tokens = Tokens(outbound, clients or {})
     outside = Outside(dict(agents), outbound, tokens, (telemetry or Telemetry()).instrument_client)
-    async with httpx.AsyncClient(trust_env=False) as nowhere:
+    async with httpx.AsyncClient(verify=NO_CERTIFICATES, trust_env=False) as nowhere:
         try:
             yield Mesh(nowhere, _Nobody(nowhere), trust, outside)
         finally:

@@ -7,6 +7,7 @@ from typing import Any
 from a2a.types import TaskPushNotificationConfig
 
 from sidecard.egress import Destinations
+from sidecard.loopback import NO_CERTIFICATES
 from sidecard.push import Outcome, Webhooks
 from sidecard.tasks.events import Update
 from sidecard.tasks.state import Place
@@ -20,7 +21,7 @@ class FakeWebhooks(Webhooks):
     """
 
     def __init__(self, allowed: str = "public") -> None:
-        super().__init__(Destinations.parse(allowed))
+        super().__init__(Destinations.parse(allowed), tls=NO_CERTIFICATES)
         self.received: list[tuple[str, str, bytes]] = []
         self.attempts: list[tuple[str, str]] = []
         self.answers: dict[str, list[Outcome]] = {}
