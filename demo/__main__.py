@@ -50,7 +50,7 @@ def main() -> None:
 
 
 async def _play(project: Project, system: System, collector: Collector, console: Console, out: RichConsole) -> None:
-    traces = telemetry.configure("user", otlp_endpoint=collector.endpoint)
+    traces = telemetry.configure("user", otlp_endpoint=collector.url)
     out.rule("A flight and a receipt")
     with console.phase("the main job"), telemetry.span("plan a trip") as root:
         trace_id = f"{root.get_span_context().trace_id:032x}"

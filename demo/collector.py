@@ -4,14 +4,11 @@ Speaks OTLP/HTTP with protobuf, on one URL for the Python apps and for daprd, fr
 (`Collector.environment`).
 """
 
-import sys
 import threading
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -25,6 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from demo.local_server import LocalServer, Request
 from demo.trace_tree import Span, missing, trees
 
 MAX_BODY = 16 * 1_024 * 1_024
@@ -33,8 +31,8 @@ MAX_BODY = 16 * 1_024 * 1_024
 _KINDS = {2: "server", 3: "client", 4: "producer", 5: "consumer"}
 
 
-class Collector:
-    """Receives from construction to `close`, in a background thread; a context manager.
+class Collector(LocalServer):
+    """Receives from construction to `close`; what it has received stays readable.
 
     Args:
         port: 0 for a free one.
@@ -45,15 +43,7 @@ class Collector:
         self._spans: deque[Span] = deque(maxlen=max_spans)
         self._metrics: defaultdict[str, set[str]] = defaultdict(set)
         self._arrived = threading.Condition()
-        self._server = _Server(("127.0.0.1", port), _Handler)
-        self._server.collector = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="collector", daemon=True)
-        self._thread.start()
-
-    @property
-    def endpoint(self) -> str:
-        """What `OTEL_EXPORTER_OTLP_ENDPOINT` is to be: no path and no slash at the end, or daprd can't parse it."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(port)
 
     def environment(self) -> dict[str, str]:
         """The variables that make the Python apps and daprd export here, soon after a span has ended.
@@ -61,7 +51,7 @@ class Collector:
         For the process that starts them all: `dapr run -f` hands its own environment to every app and daprd.
         """
         return {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.url,  # no path and no slash at the end, or daprd can't parse it
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",  # daprd's default is gRPC
             "OTEL_BSP_SCHEDULE_DELAY": "300",  # milliseconds; both export every 5 s else
             "OTEL_METRIC_EXPORT_INTERVAL": "2000",  # milliseconds; once a minute else
@@ -91,17 +81,29 @@ class Collector:
             self._arrived.wait_for(whole, seconds)
         return self.spans(trace_id)
 
-    def close(self) -> None:
-        """Stop receiving and free the port; what was received stays readable."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def respond(self, request: Request) -> None:
+        """Take an export."""
+        status, answer = self._received(request)
+        request.answer(status, "application/x-protobuf", answer)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def _received(self, request: Request) -> tuple[HTTPStatus, bytes]:
+        receivers = {"/v1/traces": self._receive_spans, "/v1/metrics": self._receive_metrics}
+        receive = receivers.get(request.path)
+        length = request.headers.get("Content-Length", "")
+        if not length.isdecimal() or len(length) > len(str(MAX_BODY)) or int(length) > MAX_BODY:
+            request.close_connection = True  # the body stays unread
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if length else HTTPStatus.LENGTH_REQUIRED, b""
+        body = request.rfile.read(int(length))
+        if receive is None:
+            return HTTPStatus.NOT_FOUND, b""
+        if request.headers.get_content_type() != "application/x-protobuf":
+            return HTTPStatus.UNSUPPORTED_MEDIA_TYPE, b""
+        try:
+            if request.headers.get("Content-Encoding") == "gzip":
+                body = _decompress(body)
+            return HTTPStatus.OK, receive(body)
+        except (DecodeError, ValueError, EOFError, OSError, zlib.error):
+            return HTTPStatus.BAD_REQUEST, b""
 
     def _receive_spans(self, body: bytes) -> bytes:
         request = ExportTraceServiceRequest.FromString(body)
@@ -118,52 +120,6 @@ class Collector:
                 self._metrics[_service(resource.resource.attributes)] |= names
             self._arrived.notify_all()
         return ExportMetricsServiceResponse().SerializeToString()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    collector: Collector
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a sender that was stopped; all else is a defect."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # senders keep their connections
-    timeout = 60
-    server: _Server
-
-    def do_POST(self) -> None:
-        collector = self.server.collector
-        receivers = {"/v1/traces": collector._receive_spans, "/v1/metrics": collector._receive_metrics}
-        receive = receivers.get(self.path)
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or len(length) > len(str(MAX_BODY)) or int(length) > MAX_BODY:
-            self.close_connection = True  # the body stays unread
-            return self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE if length else HTTPStatus.LENGTH_REQUIRED)
-        body = self.rfile.read(int(length))
-        if receive is None:
-            return self._answer(HTTPStatus.NOT_FOUND)
-        if self.headers.get_content_type() != "application/x-protobuf":
-            return self._answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-        try:
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = _decompress(body)
-            return self._answer(HTTPStatus.OK, receive(body))
-        except (DecodeError, ValueError, EOFError, OSError, zlib.error):
-            return self._answer(HTTPStatus.BAD_REQUEST)
-
-    def _answer(self, status: HTTPStatus, body: bytes = b"") -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/x-protobuf")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Stay quiet: the demo's terminal is for the demo."""
 
 
 def _decompress(body: bytes) -> bytes:

@@ -77,7 +77,7 @@ def _tour(project: Project, console: Console, out: RichConsole) -> None:
 
 
 async def _prove(stage: Stage, console: Console) -> None:
-    traces = telemetry.configure("user", otlp_endpoint=stage.collector.endpoint)
+    traces = telemetry.configure("user", otlp_endpoint=stage.collector.url)
     try:
         with telemetry.span("a journey by rail and air"):
             await _proof(1, stage, console)

@@ -29,7 +29,7 @@ def collector():
 
 def tracer(collector, service="flights", compression=Compression.NoCompression):
     provider = TracerProvider(resource=Resource({"service.name": service}), shutdown_on_exit=False)
-    exporter = OTLPSpanExporter(f"{collector.endpoint}/v1/traces", compression=compression)
+    exporter = OTLPSpanExporter(f"{collector.url}/v1/traces", compression=compression)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     return provider.get_tracer("sidecard")
 
@@ -81,7 +81,7 @@ def test_keeps_the_newest(collector):
 
 def test_takes_metrics(collector):
     """The names of the metrics that a service sends are kept."""
-    reader = PeriodicExportingMetricReader(OTLPMetricExporter(f"{collector.endpoint}/v1/metrics"))
+    reader = PeriodicExportingMetricReader(OTLPMetricExporter(f"{collector.url}/v1/metrics"))
     provider = MeterProvider([reader], resource=Resource({"service.name": "flights"}), shutdown_on_exit=False)
     provider.get_meter("sidecard").create_counter("sidecard.task.transitions").add(1)
     provider.shutdown()
@@ -100,7 +100,7 @@ def test_takes_metrics(collector):
 )
 def test_refuses_what_it_does_not_speak(collector, path, headers, body, status):
     """Each bad export gets its HTTP status, and the next good one is taken."""
-    with httpx.Client(base_url=collector.endpoint, trust_env=False) as client:
+    with httpx.Client(base_url=collector.url, trust_env=False) as client:
         assert client.post(path, headers=headers, content=body).status_code == status
     tracer(collector).start_span("after").end()
     assert [span.name for span in collector.spans()] == ["after"]
@@ -111,7 +111,7 @@ def test_refuses_what_it_does_not_speak(collector, path, headers, body, status):
 )
 def test_reads_no_body_of_unknown_or_excessive_length(collector, length, status):
     """A body that announces too much, or nothing sensible, is refused unread."""
-    connection = http.client.HTTPConnection(collector.endpoint.removeprefix("http://"), timeout=5)
+    connection = http.client.HTTPConnection(collector.url.removeprefix("http://"), timeout=5)
     connection.putrequest("POST", "/v1/traces")
     if length:
         connection.putheader("Content-Length", length)
@@ -126,12 +126,12 @@ def test_frees_its_port():
         tracer(collector).start_span("kept").end()
     assert [span.name for span in collector.spans()] == ["kept"]
     with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", int(collector.endpoint.rpartition(":")[2]))) != 0
+        assert probe.connect_ex(("127.0.0.1", int(collector.url.rpartition(":")[2]))) != 0
 
 
 def test_is_for_this_machine_only(collector):
     """Listens on loopback, and names variables that the Python SDK and daprd both read."""
-    assert collector.endpoint.startswith("http://127.0.0.1:")
+    assert collector.url.startswith("http://127.0.0.1:")
     environment = collector.environment()
-    assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == collector.endpoint
+    assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == collector.url
     assert environment["OTEL_EXPORTER_OTLP_PROTOCOL"] == "http/protobuf"

@@ -330,7 +330,7 @@ with span("task run book_flight"):
     TaskMetrics("flights").ended("book_flight", "completed", 0.1)
 """
     with Collector() as collector:
-        result = run(code.replace("ENDPOINT", collector.endpoint))
+        result = run(code.replace("ENDPOINT", collector.url))
     assert result.returncode == 0, result.stderr
     assert [(one.service, one.name) for one in collector.spans()] == [("flights", "task run book_flight")]
     assert collector.metrics() == {"flights": {"sidecard.task.duration"}}
