@@ -1,10 +1,7 @@
 """The OpenID provider of node/provider.mjs as a process beside this one, and a person signing in there."""
 
 import contextlib
-import json
 import re
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from html import unescape
 from pathlib import Path
@@ -12,6 +9,8 @@ from typing import Any
 from urllib.parse import urljoin
 
 import httpx
+
+from foreign import program
 
 PROGRAM = Path(__file__).parent / "node" / "provider.mjs"
 MOST_STEPS = 20
@@ -74,19 +73,5 @@ def running(config: Mapping[str, Any], port: int = 0) -> Iterator[Provider]:
 
     Raises RuntimeError, with what it said, when it does not start.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file, log = Path(folder, "config.json"), Path(folder, "log")
-        file.write_text(json.dumps(config))
-        with log.open("w") as complaints:
-            command = ["node", str(PROGRAM), str(port), str(file)]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True)  # noqa: S603
-        assert process.stdout is not None  # noqa: S101 -- a pipe
-        try:
-            said = process.stdout.readline()
-            if not said:
-                raise RuntimeError(f"the OpenID provider does not start: {log.read_text()[-2000:]}")
-            yield Provider(json.loads(said)["issuer"])
-        finally:
-            process.terminate()
-            process.wait()
-            process.stdout.close()
+    with program.running("the OpenID provider", ["node", str(PROGRAM), str(port)], config) as said:
+        yield Provider(said["issuer"])

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from foreign import program
 
 FOREIGN = Path(__file__).parent
 ADK = FOREIGN / "adk" / ".venv" / "bin" / "python"
@@ -53,33 +54,20 @@ def railways(issuer: str) -> Iterator[Railways]:
 
     Raises RuntimeError, with what it said, when it does not start.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        config, log = Path(folder, "config.json"), Path(folder, "log")
-        config.write_text(json.dumps({"issuer": issuer}))
-        program = [str(ADK), str(FOREIGN / "adk" / "railways.py"), str(config)]
-        with log.open("w") as complaints:
-            process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=complaints, text=True)  # noqa: S603
-        assert process.stdout is not None  # noqa: S101 -- a pipe
-        try:
-            said = process.stdout.readline()
-            if not said:
-                raise RuntimeError(f"the agent made with ADK does not start: {log.read_text()[-2000:]}")
-            yield Railways(**json.loads(said))
-        finally:
-            process.terminate()
-            process.wait()
-            process.stdout.close()
+    command = [str(ADK), str(FOREIGN / "adk" / "railways.py")]
+    with program.running("the agent made with ADK", command, {"issuer": issuer}) as said:
+        yield Railways(**said)
 
 
 async def run(
-    program: Sequence[str], config: Mapping[str, Any], *, seconds: float = 90
+    command: Sequence[str], config: Mapping[str, Any], *, seconds: float = 90
 ) -> tuple[int | None, dict[str, Any]]:
     """Run a foreign client to its end; the exit code, and the JSON that it printed. Raises TimeoutError."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.json")
         file.write_text(json.dumps(config))  # noqa: ASYNC240 -- a few lines
         process = await asyncio.create_subprocess_exec(
-            *program, str(file), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            *command, str(file), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
         try:
             async with asyncio.timeout(seconds):
@@ -89,5 +77,5 @@ async def run(
                 process.kill()
     lines = said.decode().strip().splitlines()
     if not lines:
-        raise RuntimeError(f"{program[-1]} said nothing: {complaints.decode()[-2000:]}")
+        raise RuntimeError(f"{command[-1]} said nothing: {complaints.decode()[-2000:]}")
     return process.returncode, json.loads(lines[-1])
