@@ -31,8 +31,9 @@ ledger     the audit of an app without tasks
 mail       who is told of a task              delivery  one attempt to tell one of them
 cursor     how far a receiver is told         turns     who may work now
 dead       deliveries that were given up      retention what ended long ago is forgotten
-tombstone  what stays of it for a while       replay    a task's log against its skill, for developers
-tree       a task with all it has delegated
+tombstone  what stays of it for a while       tree      a task with all it has delegated
+replay     a skill once more over its log, for developers
+comparison what that made, beside the log     read_only a store that is only read
 screened   what a run gives out, on its way through content inspection
 rights     who may see, answer, and change    choice    which skill a message means
 tokens     what owners came with, to be exchanged
