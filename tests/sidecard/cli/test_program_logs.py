@@ -1,6 +1,6 @@
 """Logs on a laptop: which is the newest, and what one ends with."""
 
-from sidecard.cli.logs import Logs, ends, read
+from sidecard.cli.program_logs import Logs, ends, read
 
 
 def test_the_newest_log_of_an_app_and_of_its_sidecar(tmp_path):

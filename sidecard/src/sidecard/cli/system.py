@@ -19,7 +19,7 @@ import psutil
 import sidecard
 from sidecard.cli import bootstrap, processes, runtime
 from sidecard.cli.console import Console
-from sidecard.cli.logs import Logs, ends, read
+from sidecard.cli.program_logs import Logs, ends, read
 from sidecard.cli.project import App, Project
 from sidecard.errors import ConfigurationError
 from sidecard.loopback import NO_CERTIFICATES
