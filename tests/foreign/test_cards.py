@@ -7,36 +7,23 @@ from pathlib import Path
 
 import pytest
 import rfc8785
-from a2a.types import AgentCard
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import MessageToDict
 from jwcrypto.jwk import JWK
 
 from sidecard.signature import card_dict, sign
 from sidecard.trust import TrustStore, verify
+from tests.sidecard.cards import FULL, card
 from tests.sidecard.test_signature import by_code_point
 
 NODE = Path(__file__).parents[2] / "foreign/node"
 KEY = JWK.generate(kty="EC", crv="P-256", kid="flights-1", alg="ES256")
 STRANGER = JWK.generate(kty="EC", crv="P-256", kid="flights-1", alg="ES256")
-FULL = {
-    "name": "flights",
-    "description": "Finds and books flights, für alle 🛫.",
-    "version": "1.0.0",
-    "provider": {"organization": "Travel Desk", "url": "https://desk.example"},
-    "supportedInterfaces": [
-        {"url": "https://desk.example/a2a", "protocolBinding": "JSONRPC", "protocolVersion": "1.0"}
-    ],
-    "capabilities": {"streaming": True, "pushNotifications": True},
-    "defaultInputModes": ["application/json"],
-    "defaultOutputModes": ["application/json"],
-    "skills": [{"id": "book", "name": "Book", "description": "Books.", "tags": ["travel"]}],
-}
 # RFC 8785 §3.2.3 (keys beyond the basic plane) and appendix B (forms of numbers), in an extension's parameters.
 PARAMS = {"\ufb33": 1, "😀": 2, "€": 3, "\r": 4, "1": 5, "numbers": [333333333.33333329, 4.50, 2e-3, 1e-27, 1e21, 0.5]}
 CARDS = {
-    "plain": FULL,
+    "plain": FULL | {"capabilities": {"streaming": True, "pushNotifications": True}},
     "something empty": FULL | {"description": "", "skills": [], "capabilities": {"streaming": True}},
-    "an explicit false": FULL | {"capabilities": {"streaming": False, "pushNotifications": True}},
+    "an explicit false": FULL,
     "keys and numbers of RFC 8785": FULL | {"capabilities": {"extensions": [{"uri": "urn:x", "params": PARAMS}]}},
 }
 
@@ -52,10 +39,6 @@ def javascript(*requests: dict) -> list[dict]:
         ["node", "card.mjs"], cwd=NODE, input=lines, capture_output=True, text=True, timeout=60, check=True
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def card(content: dict) -> AgentCard:
-    return ParseDict(content, AgentCard())
 
 
 @pytest.fixture(scope="module")

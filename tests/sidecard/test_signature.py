@@ -4,14 +4,13 @@ import json
 
 import pytest
 import rfc8785
-from a2a.types import AgentCard
 from a2a.utils.signing import (
     InvalidSignaturesError,
     ProtectedHeader,
     create_agent_card_signer,
     create_signature_verifier,
 )
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import MessageToDict
 from jwcrypto.common import base64url_decode
 from jwcrypto.jwk import JWK
 from jwt.api_jwk import PyJWK
@@ -19,21 +18,9 @@ from jwt.api_jwk import PyJWK
 from sidecard.errors import CardRejected, ConfigurationError
 from sidecard.signature import canonical, card_dict, digest, payloads, sign, signing_keys
 from sidecard.trust import TrustStore, verify
+from tests.sidecard.cards import FULL, card
 
 KEY = JWK.generate(kty="EC", crv="P-256", kid="flights-1", alg="ES256")
-FULL = {
-    "name": "flights",
-    "description": "Finds and books flights, für alle 🛫.",
-    "version": "1.0.0",
-    "provider": {"organization": "Travel Desk", "url": "https://desk.example"},
-    "supportedInterfaces": [
-        {"url": "https://desk.example/a2a", "protocolBinding": "JSONRPC", "protocolVersion": "1.0"}
-    ],
-    "capabilities": {"streaming": True, "pushNotifications": False},
-    "defaultInputModes": ["application/json"],
-    "defaultOutputModes": ["application/json"],
-    "skills": [{"id": "book", "name": "Book", "description": "Books.", "tags": ["travel"]}],
-}
 WITH_EMPTY = FULL | {
     "description": "",
     "skills": [],
@@ -45,10 +32,6 @@ WITH_EXTENSION = FULL | {
         "extensions": [{"uri": "urn:x", "params": {"n": 1, "half": 0.5, "none": None, "deep": [{"": ""}]}}]
     }
 }
-
-
-def card(content: dict = FULL) -> AgentCard:
-    return ParseDict(content, AgentCard())
 
 
 def trust(key: JWK = KEY) -> TrustStore:
@@ -143,8 +126,8 @@ def test_the_official_sdk_verifies_our_signature(content):
     """What we sign, the official SDK's verifier believes, also after a trip through JSON."""
     signed = sign(card(content), KEY)
     sdk_verifier()(signed)
-    sdk_verifier()(ParseDict(MessageToDict(signed), AgentCard()))
-    sdk_verifier()(ParseDict(card_dict(signed), AgentCard()))
+    sdk_verifier()(card(MessageToDict(signed)))
+    sdk_verifier()(card(card_dict(signed)))
 
 
 @pytest.mark.parametrize("content", [FULL, WITH_EMPTY, WITH_EXTENSION])
