@@ -18,9 +18,10 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 from a2a.types import TaskStatusUpdateEvent
-from dapr.proto.runtime.v1 import dapr_pb2_grpc, metadata_pb2, pubsub_pb2
+from dapr.proto.runtime.v1 import pubsub_pb2
 
-from sidecard.errors import ConfigurationError, StoreUnavailable
+from sidecard.dapr_api import DaprApi
+from sidecard.errors import ConfigurationError
 from sidecard.push import Outcome
 from sidecard.streamed import named
 from sidecard.tasks.events import Update
@@ -28,7 +29,6 @@ from sidecard.tasks.state import Place, iso
 from sidecard.telemetry import current_traceparent
 
 TIMEOUT_SECONDS = 15.0
-MAX_MESSAGE = 32 * 1024 * 1024
 CONTENT_TYPE = "application/cloudevents+json"
 STATUS, ARTIFACT = "a2a.task.status-update", "a2a.task.artifact-update"
 
@@ -84,22 +84,14 @@ class Topic:
         """`port` and `token` are those of the sidecar's gRPC API."""
         self.name = name
         self._agent = agent
-        options = [("grpc.max_send_message_length", MAX_MESSAGE), ("grpc.enable_http_proxy", 0)]
-        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
-        self._stub = dapr_pb2_grpc.DaprStub(self._channel)  # type: ignore[no-untyped-call]
-        self._metadata = (("dapr-api-token", token),)
+        self._api = DaprApi(port=port, token=token)
 
     async def recognise(self) -> None:
         """Ask the sidecar whether there is such a component.
 
         Raises ConfigurationError when there is none, StoreUnavailable when the sidecar does not answer.
         """
-        try:
-            request = metadata_pb2.GetMetadataRequest()
-            metadata = await self._stub.GetMetadata(request, metadata=self._metadata, timeout=TIMEOUT_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            raise StoreUnavailable(f"the sidecar does not answer ({error.code().name}): {error.details()}") from error
-        kinds = {component.name: component.type for component in metadata.registered_components}
+        kinds = await self._api.components(TIMEOUT_SECONDS)
         if not kinds.get(self.name.component, "").startswith("pubsub."):
             raise ConfigurationError(
                 f"SIDECARD_TOPIC names the pub/sub component {self.name.component!r}, and the sidecar has none of that "
@@ -119,11 +111,11 @@ class Topic:
             metadata={"partitionKey": meta["task"]},
         )
         try:
-            await self._stub.PublishEvent(request, metadata=self._metadata, timeout=TIMEOUT_SECONDS)
+            await self._api.stub.PublishEvent(request, metadata=self._api.metadata, timeout=TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             return Outcome(problem=f"{self.name.component} did not take it ({error.code().name}): {error.details()}")
         return Outcome(delivered=True)
 
     async def close(self) -> None:
         """Close the channel to the sidecar."""
-        await self._channel.close(None)
+        await self._api.close()

@@ -58,7 +58,7 @@ async def over():
 
     def make(sidecar):
         store = DaprStateStore(http_port=1, grpc_port=1, token="t")
-        store._stub = sidecar
+        store._api.stub = sidecar
         store._short = Short()
         stores.append(store)
         return store

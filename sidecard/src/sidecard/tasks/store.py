@@ -8,12 +8,12 @@ from typing import Protocol
 import grpc
 import grpc.aio
 from dapr.proto.common.v1 import common_pb2
-from dapr.proto.runtime.v1 import dapr_pb2_grpc, metadata_pb2, state_pb2
+from dapr.proto.runtime.v1 import state_pb2
 
+from sidecard.dapr_api import DaprApi
 from sidecard.errors import ConfigurationError, StoreUnavailable, TaskConflict
 from sidecard.tasks.transaction_api import TransactionApi, looks_packed, packed, unpacked
 
-MAX_MESSAGE = 32 * 1024 * 1024
 SHORT = 32_768
 """Bytes of values up to which a transaction is sooner done over HTTP than over gRPC."""
 TIMEOUT = 10.0
@@ -65,8 +65,7 @@ class DaprStateStore:
     SQLite and PostgreSQL take a write as one transaction. In a transaction of Redis create-if-absent decides nothing,
     so there the keys are saved one by one, in one call.
 
-    The generated stubs are used because the Python SDK's transaction call can't carry the `first-write` option that
-    makes a create decide, and because its client waits for the sidecar synchronously.
+    The Python SDK's transaction call can't carry the `first-write` option that makes a create decide.
     """
 
     shared = False
@@ -78,16 +77,7 @@ class DaprStateStore:
         Without the HTTP port all goes by gRPC, and documents are stored as they are, for others to read.
         """
         self.component = component
-        self._channel = grpc.aio.insecure_channel(
-            f"127.0.0.1:{grpc_port}",
-            options=[
-                ("grpc.max_receive_message_length", MAX_MESSAGE),
-                ("grpc.max_send_message_length", MAX_MESSAGE),
-                ("grpc.enable_http_proxy", 0),  # the sidecar is on this machine, whatever proxy the environment names
-            ],
-        )
-        self._stub = dapr_pb2_grpc.DaprStub(self._channel)  # type: ignore[no-untyped-call]
-        self._metadata = (("dapr-api-token", token),)
+        self._api = DaprApi(port=grpc_port, token=token)
         self._always: list[str] = []
         self._short = TransactionApi(port=http_port, token=token, component=component) if http_port else None
 
@@ -96,13 +86,7 @@ class DaprStateStore:
 
         Raises ConfigurationError for one that tasks can't be trusted to, StoreUnavailable.
         """
-        try:
-            metadata = await self._stub.GetMetadata(
-                metadata_pb2.GetMetadataRequest(), metadata=self._metadata, timeout=TIMEOUT
-            )
-        except grpc.aio.AioRpcError as error:
-            raise _unavailable(error) from error
-        kinds = {component.name: component.type for component in metadata.registered_components}
+        kinds = await self._api.components(TIMEOUT)
         if self.component not in kinds:
             raise ConfigurationError(f"the sidecar has no component {self.component!r}; see components/state.yaml")
         kind = kinds[self.component]
@@ -148,22 +132,22 @@ class DaprStateStore:
             item = common_pb2.StateItem(key=key)
             operations.append(state_pb2.TransactionalStateOperation(operationType="delete", request=item))
         request = state_pb2.ExecuteStateTransactionRequest(storeName=self.component, operations=operations)
-        await self._stub.ExecuteStateTransaction(request, metadata=self._metadata, timeout=TIMEOUT)
+        await self._api.stub.ExecuteStateTransaction(request, metadata=self._api.metadata, timeout=TIMEOUT)
 
     async def _save(self, items: Sequence[common_pb2.StateItem], deletes: Sequence[str]) -> None:
         if items:
             request = state_pb2.SaveStateRequest(store_name=self.component, states=items)
-            await self._stub.SaveState(request, metadata=self._metadata, timeout=TIMEOUT)
+            await self._api.stub.SaveState(request, metadata=self._api.metadata, timeout=TIMEOUT)
         if deletes:
             states = [common_pb2.StateItem(key=key) for key in sorted(deletes)]
             removal = state_pb2.DeleteBulkStateRequest(store_name=self.component, states=states)
-            await self._stub.DeleteBulkState(removal, metadata=self._metadata, timeout=TIMEOUT)
+            await self._api.stub.DeleteBulkState(removal, metadata=self._api.metadata, timeout=TIMEOUT)
 
     async def read(self, keys: Sequence[str]) -> dict[str, bytes]:
         """See StateStore."""
         request = state_pb2.GetBulkStateRequest(store_name=self.component, keys=[*keys, *self._always], parallelism=8)
         try:
-            response = await self._stub.GetBulkState(request, metadata=self._metadata, timeout=TIMEOUT)
+            response = await self._api.stub.GetBulkState(request, metadata=self._api.metadata, timeout=TIMEOUT)
         except grpc.aio.AioRpcError as error:
             raise _unavailable(error) from error
         for item in response.items:
@@ -182,7 +166,7 @@ class DaprStateStore:
         """Close the connections to the sidecar."""
         if self._short is not None:
             self._short.close()
-        await self._channel.close(None)
+        await self._api.close()
 
 
 _FIRST = common_pb2.StateOptions.CONCURRENCY_FIRST_WRITE
