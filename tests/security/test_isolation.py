@@ -12,14 +12,16 @@ import msgpack
 import pytest
 from a2a.compat.v0_3 import a2a_v0_3_pb2 as v03
 from a2a.compat.v0_3 import a2a_v0_3_pb2_grpc
-from a2a.types import SendMessageRequest, TaskPushNotificationConfig, a2a_pb2
+from a2a.types import a2a_pb2
 from a2a.types.a2a_pb2_grpc import A2AServiceStub
-from google.protobuf.json_format import MessageToJson, ParseDict
+from google.protobuf.json_format import ParseDict
 
 from sidecard import Agent, Task
 from sidecard.extension import URI
 from sidecard.tasks import handler
+from sidecard.tasks.reveal import ASKED
 from sidecard.testing import FakeWebhooks, MemoryStore, key_of, served
+from tests.security.calls import REQUESTS, STREAMS, Calls, metadata, told_by
 
 BINDINGS = ["JSONRPC", "HTTP+JSON", "GRPC"]
 USERS, TENANTS = ("ada", "bob"), ("", "acme")
@@ -28,23 +30,7 @@ CALLERS = {name: {"api_key": True, "tenants": ["acme"], "grants": {"bank": ["pay
     name: {"api_key": True, "grants": {"bank": ["approve"]}} for name in ("boss", "deputy")
 }
 MISSING = "f" * 32
-STREAM_SECONDS = 0.4
-"""An answer that has not ended after that is a stream that was let in."""
 HOOK = {"id": "hook", "url": "https://example.org/hook"}
-REQUESTS = {
-    "SendMessage": SendMessageRequest,
-    "SendStreamingMessage": SendMessageRequest,
-    "GetTask": a2a_pb2.GetTaskRequest,
-    "ListTasks": a2a_pb2.ListTasksRequest,
-    "CancelTask": a2a_pb2.CancelTaskRequest,
-    "SubscribeToTask": a2a_pb2.SubscribeToTaskRequest,
-    "CreateTaskPushNotificationConfig": TaskPushNotificationConfig,
-    "GetTaskPushNotificationConfig": a2a_pb2.GetTaskPushNotificationConfigRequest,
-    "ListTaskPushNotificationConfigs": a2a_pb2.ListTaskPushNotificationConfigsRequest,
-    "DeleteTaskPushNotificationConfig": a2a_pb2.DeleteTaskPushNotificationConfigRequest,
-    "GetExtendedAgentCard": a2a_pb2.GetExtendedAgentCardRequest,
-}
-STREAMS = {"SendStreamingMessage", "SubscribeToTask"}
 agent = Agent(name="bank", version="1", description="Pays.", publisher="Tests", asks=("approve",))
 
 
@@ -77,61 +63,18 @@ class Victim:
         return [self.id, f"the secret of {self.user} in {self.tenant or 'no tenant'}"]
 
 
-class Bank:
-    """A served agent, and raw calls of it."""
+class Bank(Calls):
+    """A served agent, and raw calls of it, also by A2A 0.3."""
 
     def __init__(self, desk, channel, client):
-        self.desk, self.channel, self.client = desk, channel, client
-        self.tried = 0
+        super().__init__(channel, client)
+        self.desk = desk
+        self.ways["GRPC 0.3"] = self._grpc_03
 
-    async def call(self, binding, user, operation, params, **headers):
-        """Everything that comes back: a status and all bytes that are not the time of day."""
-        self.tried += 1
-        try:
-            async with asyncio.timeout(STREAM_SECONDS if operation in STREAMS else 10):
-                return await {
-                    "JSONRPC": self._jsonrpc, "HTTP+JSON": self._rest, "GRPC": self._grpc, "GRPC 0.3": self._grpc_03
-                }[binding](user, operation, params, headers)  # fmt: skip
-        except TimeoutError:
-            return "open", ""
-
-    async def _jsonrpc(self, user, operation, params, headers):
-        body = {"jsonrpc": "2.0", "id": 1, "method": operation, "params": params}
-        answer = await self.client.post("/a2a", json=body, headers={"x-api-key": key_of(user), **headers})
-        return answer.status_code, f"{answer.headers} {answer.text}"
-
-    async def _rest(self, user, operation, params, headers):
-        params = dict(params)
-        task, tenant = params.pop("taskId", None) or params.get("id", ""), params.pop("tenant", "")
-        hook = params.get("id", "")
-        method, path = {
-            "SendMessage": ("POST", "/message:send"),
-            "SendStreamingMessage": ("POST", "/message:stream"),
-            "GetTask": ("GET", f"/tasks/{task}"),
-            "ListTasks": ("GET", "/tasks"),
-            "CancelTask": ("POST", f"/tasks/{task}:cancel"),
-            "SubscribeToTask": ("GET", f"/tasks/{task}:subscribe"),
-            "CreateTaskPushNotificationConfig": ("POST", f"/tasks/{task}/pushNotificationConfigs"),
-            "GetTaskPushNotificationConfig": ("GET", f"/tasks/{task}/pushNotificationConfigs/{hook}"),
-            "ListTaskPushNotificationConfigs": ("GET", f"/tasks/{task}/pushNotificationConfigs"),
-            "DeleteTaskPushNotificationConfig": ("DELETE", f"/tasks/{task}/pushNotificationConfigs/{hook}"),
-            "GetExtendedAgentCard": ("GET", "/extendedAgentCard"),
-        }[operation]
-        sends = {"json": params} if method == "POST" else {"params": params if operation == "ListTasks" else {}}
-        url = "/rest" + (f"/{tenant}" if tenant else "") + path
-        answer = await self.client.request(method, url, headers={"x-api-key": key_of(user), **headers}, **sends)
-        return answer.status_code, f"{answer.headers} {answer.text}"
-
-    async def _grpc(self, user, operation, params, headers):
-        request = ParseDict(params, REQUESTS[operation]())
-        metadata = [("x-api-key", key_of(user)), ("a2a-version", "1.0"), *headers.items()]
-        call = getattr(A2AServiceStub(self.channel), operation)(request, metadata=metadata)
-        return await told_by(call, stream=operation in STREAMS)
-
-    async def _grpc_03(self, user, operation, params, headers):
+    async def _grpc_03(self, operation, params, headers):
         method, request = in_03(operation, params)
-        metadata = [("x-api-key", key_of(user)), ("a2a-version", "0.3"), *headers.items()]
-        call = getattr(a2a_v0_3_pb2_grpc.A2AServiceStub(self.channel), method)(request, metadata=metadata)
+        stub = a2a_v0_3_pb2_grpc.A2AServiceStub(self.channel)
+        call = getattr(stub, method)(request, metadata=metadata("0.3", headers))
         return await told_by(call, stream=operation in STREAMS)
 
     async def open_task(self, user, tenant, binding="JSONRPC"):
@@ -149,15 +92,6 @@ class Bank:
         ids = {"tenant": victim.tenant}
         hooks = await self.call("JSONRPC", victim.user, "ListTaskPushNotificationConfigs", ids | {"taskId": victim.id})
         return await self.call("JSONRPC", victim.user, "GetTask", ids | {"id": victim.id}), hooks
-
-
-async def told_by(call, *, stream):
-    """The status of a gRPC call, and all that it says."""
-    try:
-        events = [event async for event in call] if stream else [await call]
-    except grpc.aio.AioRpcError as error:
-        return error.code(), f"{error.details()} {error.trailing_metadata()}"
-    return grpc.StatusCode.OK, "".join(map(MessageToJson, events))
 
 
 def in_03(operation, params):
@@ -215,6 +149,7 @@ def on_a_task(task_id, tenant):
     named = {"message": {**answer["message"], "metadata": {URI: {"question": "1"}}}, "tenant": tenant}
     yield "GetTask", ids, {}
     yield "GetTask", {**ids, "historyLength": 5}, {}
+    yield "GetTask", ids, ASKED
     yield "SubscribeToTask", ids, {}
     for place in ("1.0", "1.1", "2.0"):
         yield "SubscribeToTask", ids, {"last-event-id": place}

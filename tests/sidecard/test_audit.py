@@ -4,6 +4,7 @@ import asyncio
 import re
 
 import pytest
+from a2a.client import ClientCallContext
 from a2a.types import (
     CancelTaskRequest,
     DeleteTaskPushNotificationConfigRequest,
@@ -22,6 +23,7 @@ from sidecard.extension import Sent
 from sidecard.tasks import journal, sightings
 from sidecard.tasks.act import Act
 from sidecard.tasks.audit_log import in_order, read_audit
+from sidecard.tasks.reveal import ASKED
 from sidecard.tasks.writer import Writer
 from sidecard.telemetry import continue_trace
 from sidecard.testing import FakeWebhooks, MemoryStore, message, served
@@ -276,6 +278,57 @@ async def test_a_read_that_could_not_be_recorded_is_refused(monkeypatch):
         ("", "dropped", acts[-1].count),
     ]
     assert acts[-1].count >= 1
+
+
+async def reveals_that_are_lost(store, agent, task) -> int:
+    """Tasks that are shown to their owner as they were, with no record of it in the store as it is at that moment."""
+    at_once = MemoryStore()
+    asked = ClientCallContext(service_parameters=dict(ASKED))
+    shown = await agent.client("JSONRPC", "ada").get_task(GetTaskRequest(id=task), context=asked)
+    at_once.data = dict(store.data)
+    return int(shown.id == task and ("ada", "RevealTask", "ok") not in said(await recorded(at_once)))
+
+
+async def test_what_is_revealed_is_in_the_audit_before_it_is_shown():
+    """As an act of its own kind, with its right; refused ones too, with why."""
+    shop, store = Shop(), MemoryStore()
+    async with served(shop.agent, store, CALLERS) as agent:
+        task = (await agent.send("ada", skill="look", data={"what": "hat"})).id
+        assert await reveals_that_are_lost(store, agent, task) == 0
+        asked = ClientCallContext(service_parameters=dict(ASKED))
+        await refused(agent.client("GRPC", "bob").get_task(GetTaskRequest(id=task), context=asked), TaskNotFoundError)
+        acts = (await recorded(store, agent.engine))[1:]
+    assert [(act.caller, act.operation, act.task, act.skill, act.right, act.outcome) for act in acts] == [
+        ("ada", "RevealTask", task, "look", "owner, scope look", "ok"),
+        ("bob", "RevealTask", task, "", "none: it is not theirs", "refused: task_not_found"),
+    ]
+
+
+async def test_without_waiting_for_it_there_would_be_no_record(monkeypatch):
+    """The twin: it is recorded like any read, within a second."""
+
+    async def soon(self, act):
+        self.saw(act)
+
+    monkeypatch.setattr(journal.Journal, "record", soon)
+    shop, store = Shop(), MemoryStore()
+    async with served(shop.agent, store, CALLERS) as agent:
+        task = (await agent.send("ada", skill="look", data={"what": "hat"})).id
+        assert await reveals_that_are_lost(store, agent, task) == 1
+
+
+async def test_what_can_not_be_recorded_is_not_revealed(monkeypatch):
+    """While the store is down, though the task is at hand."""
+    monkeypatch.setattr(journal, "RECORD_SECONDS", 0.05)
+    shop, store = Shop(), MemoryStore()
+    async with served(shop.agent, store, CALLERS) as agent:
+        task = (await agent.send("ada", skill="look", data={"what": "hat"})).id
+        async with agent.engine.borrow(task):
+            store.down = True
+            asked = ClientCallContext(service_parameters=dict(ASKED))
+            with pytest.raises(A2AError, match="the audit can't be written"):
+                await agent.client("GRPC", "ada").get_task(GetTaskRequest(id=task), context=asked)
+            store.down = False
 
 
 async def test_a_caller_that_is_refused_all_the_time_fills_nothing():

@@ -35,6 +35,7 @@ from sidecard.protected_resource import ProtectedResource, challenge
 from sidecard.refusals import JSON_RPC_CODES, MethodNotAllowed, PayloadTooLarge, TooManyRequests
 from sidecard.sidecar import PROBES
 from sidecard.strict_json import read_json
+from sidecard.tasks.reveal import REVEAL_HEADER
 from sidecard.tasks.rights import InTenant
 from sidecard.tls import peer_certificate
 
@@ -124,7 +125,8 @@ class Edge:
         if call is not None:
             await self._jsonrpc.serve(call, admitted.caller, headers, receive, send)
         else:
-            await self._app(scope, receive, rest.finished(send, with_token=with_token))
+            sending = rest.finished(send, with_token=with_token, once=REVEAL_HEADER in headers)
+            await self._app(scope, receive, sending)
 
     async def _call(self, scope: Scope, headers: Headers, receive: Receive) -> Call:
         if scope["method"] != "POST":

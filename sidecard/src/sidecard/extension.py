@@ -14,6 +14,7 @@ _PAIR = 2
 DESCRIPTION = (
     "Names the skill that is meant, the question that is answered, and on whose behalf a message is sent, "
     "or withdraws the message; grants an authority that a task waits for. "
+    "By the service parameter Sidecard-Reveal GetTask gives a task's owner what was redacted in it. "
     "A task that fails or is rejected says what to do about it."
 )
 

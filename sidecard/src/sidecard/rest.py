@@ -70,10 +70,11 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def finished(send: Send, *, with_token: bool) -> Send:
+def finished(send: Send, *, with_token: bool, once: bool = False) -> Send:
     """Answers of HTTP+JSON as they leave: a refusal for want of rights says so to whoever got the caller's token.
 
-    Each server-sent event has its `id`: the place that the event's metadata, which end its JSON, name.
+    What is given out just this `once` must not be kept on its way (RFC 9111 §5.2.2.5). Each server-sent event has its
+    `id`: the place that the event's metadata, which end its JSON, name.
     """
     streams = False
 
@@ -85,6 +86,8 @@ def finished(send: Send, *, with_token: bool) -> Send:
             if with_token and message["status"] == 403:  # noqa: PLR2004 -- Forbidden
                 more = (b"www-authenticate", INSUFFICIENT_SCOPE.encode())
                 message = {**message, "headers": [*message["headers"], more]}
+            if once:
+                message = {**message, "headers": [*message["headers"], (b"cache-control", b"no-store")]}
         elif streams and (found := _EVENT_ID.findall(message.get("body", b"")[-_EVENT_TAIL:])):
             message = {**message, "body": b"id: " + found[-1] + b"\r\n" + message["body"]}
         await send(message)

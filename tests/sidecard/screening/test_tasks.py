@@ -232,7 +232,7 @@ async def test_the_skill_gets_a_placeholder_and_can_have_the_original():
 
 async def test_without_the_vault_the_original_would_stand_in_the_store(monkeypatch):
     """So the test before sees what it is there for: the same, with originals kept as they are."""
-    monkeypatch.setattr(Vault, "seal", lambda _, __, originals: json.dumps(originals).encode())
+    monkeypatch.setattr(Vault, "seal", lambda _, __, originals, ___: json.dumps(originals).encode())
     office = Office()
     folded = await office.run(data(text=f"key {KEY}!"))
     assert office.seen[0].text.startswith("key <AWS_ACCESS_KEY_")

@@ -1,6 +1,8 @@
 """Reversible redaction: who can put back what was taken out."""
 
-from sidecard.screening.vault import PLACEHOLDER, Vault
+import pytest
+
+from sidecard.screening.vault import PLACEHOLDER, SealNotOpened, Vault
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 MAIL = "ada@example.org"
@@ -28,6 +30,27 @@ def test_nobody_else_does():
     assert vault.open("t2", [sealed]) == {}
     assert vault.open("t1", [altered]) == {}
     assert vault.open("t1", [b"nonsense", b""]) == {}
+
+
+def test_a_tasks_owner_gets_what_was_sealed_for_them_too():
+    """Of several seals, under the former key as well; of one that says nothing of an owner nothing."""
+    vault = Vault("office", KEY, [OTHER])
+    seals = [
+        vault.seal("t1", {"<X_00000000>": MAIL, "<X_00000001>": "mine"}, ["<X_00000000>"]),
+        Vault("office", OTHER).seal("t1", {"<X_00000002>": "older"}, {"<X_00000002>"}),
+        vault.seal("t1", {"<X_00000003>": "the skill's"}),
+    ]
+    assert vault.open_for_owner("t1", seals) == {"<X_00000000>": MAIL, "<X_00000002>": "older"}
+    assert len(vault.open("t1", seals)) == 4
+
+
+def test_an_owner_is_told_when_a_seal_does_not_open():
+    """All or nothing: a key that is gone, another task's seal, or an altered one."""
+    vault = Vault("office", KEY)
+    good = vault.seal("t1", {"<X_00000000>": MAIL}, ["<X_00000000>"])
+    for bad in (Vault("office", OTHER).seal("t1", {}), vault.seal("t2", {}), good[:-8] + b"AAAAAAAA", b""):
+        with pytest.raises(SealNotOpened, match="task-id-key of office"):
+            vault.open_for_owner("t1", [good, bad])
 
 
 def test_what_was_sealed_before_a_key_was_replaced_is_opened_with_the_former_one():

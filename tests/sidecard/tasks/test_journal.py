@@ -6,6 +6,7 @@ import pytest
 
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks import journal as journal_module
+from sidecard.tasks.act import Act
 from sidecard.tasks.batch import Append
 from sidecard.tasks.entry import log_key
 from sidecard.tasks.index import Line
@@ -122,6 +123,41 @@ async def test_a_write_of_unknown_outcome_is_sent_again_byte_for_byte(store, jou
     assert store.data["head:a"] == b"1"
     if lost == "answer":
         assert len(sent) == 2, "what is there is not sent again"
+
+
+async def test_an_act_is_recorded_when_it_is_stored(store, journal):
+    """Also one of a kind that is being written just then; with it goes whatever waits."""
+    journal.saw(Act("GetTask"))
+    first, second = [Act("RevealTask", caller="ada") for _ in range(2)]
+    store.open.clear()
+    recording = [asyncio.create_task(journal.record(first))]
+    await until(lambda: store.sent)
+    recording.append(asyncio.create_task(journal.record(second)))
+    await ticks(20)
+    assert not any(one.done() for one in recording)
+    store.open.set()
+    await asyncio.gather(*recording)
+    assert (first.recorded, second.recorded) == (True, True)
+    assert (await Slot.load(store, 0)).trail.number == 3
+
+
+@pytest.mark.parametrize("why", ["it takes too long", "the agent stops", "it was taken for dead"])
+async def test_who_can_not_be_sure_of_a_record_is_told(store, journal, monkeypatch, why):
+    """In time, or at once when this replica writes no more; the act is not taken for recorded."""
+    monkeypatch.setattr(journal_module, "RECORD_SECONDS", 0.05 if why == "it takes too long" else 60)
+    store.open.clear()
+    act = Act("RevealTask", caller="ada")
+    recording = asyncio.create_task(journal.record(act))
+    await until(lambda: store.sent)
+    if why == "the agent stops":
+        await journal.stop()
+    elif why == "it was taken for dead":
+        [*_, (slot_entry, _)], _ = store.sent[0]
+        store.data[slot_entry] = b"somebody else's"
+        store.open.set()
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(recording, 5)
+    assert not act.recorded
 
 
 @pytest.mark.parametrize("why", ["age", "bytes"])

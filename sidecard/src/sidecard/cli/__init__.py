@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sidecard.cli import estate, granting, keys, login, revoke, talk
+from sidecard.cli import estate, granting, keys, login, revealing, revoke, talk
 from sidecard.cli.audit import audit
 from sidecard.cli.check import check
 from sidecard.cli.console import Console
@@ -100,6 +100,7 @@ login.register(app)
 estate.register(app)
 revoke.register(app)
 granting.register(app)
+revealing.register(app)
 keys.register(app)
 app.command("log", rich_help_panel="Looking into tasks")(log)
 app.command("audit", rich_help_panel="Looking into tasks")(audit)

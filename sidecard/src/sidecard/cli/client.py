@@ -38,6 +38,7 @@ from sidecard.errors import AgentUnavailable, CardRejected, ConfigurationError, 
 from sidecard.extension import Asked, Granted
 from sidecard.refusals import Unavailable
 from sidecard.streamed import fold, is_last, place_of, task_id_of
+from sidecard.tasks import reveal
 from sidecard.tasks.handler import LAST_EVENT_HEADER
 from sidecard.telemetry import Telemetry
 from sidecard.trust import VerifiedCard, verify
@@ -236,6 +237,15 @@ class AgentClient:
             request.history_length = history
         with self._in_our_words():
             return await self._unary.get_task(request)
+
+    async def reveal(self, task_id: str) -> Task:
+        """A task of one's own, its messages too, with what its agent redacted in it put back; see `tasks.reveal`.
+
+        Of an agent that can't, and of what isn't the caller's to have back, the placeholders stay.
+        """
+        asking = ClientCallContext(service_parameters=dict(reveal.ASKED))
+        with self._in_our_words():
+            return await self._unary.get_task(GetTaskRequest(id=task_id, tenant=self._tenant), context=asking)
 
     async def tasks(self, *, limit: int = 50, state: int = TaskState.TASK_STATE_UNSPECIFIED) -> ListTasksResponse:
         """The caller's own tasks at this agent, last changed first; `limit` from 1 to 100; only those in a `state`."""

@@ -38,15 +38,20 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """What goes which way, of which skill, and from or to whom."""
+    """What goes which way, of which skill, and from or to whom.
+
+    What is redacted of the kinds in `returns`, the task's owner may have put back.
+    """
 
     skill: str
     what: str
     direction: Direction
     other: str = CALLER
+    returns: frozenset[Kind] = frozenset({Kind.PERSONAL})
 
 
 CLEAN = Outcome()
+_EVERYTHING = frozenset(Kind)
 _TEXT = "parts[0].text"
 _COMMON = frozenset({"", "text/plain", "application/json", "text/csv"})
 
@@ -62,11 +67,16 @@ class Guard:
         self.reveal = vault.reveal
         self.blind = vault.blind
 
-    async def received(self, skill: str, task_id: str, message: Message) -> Outcome:
-        """A message somebody sends to a skill, before anything of it is stored."""
+    async def received(self, skill: str, task_id: str, message: Message, *, own: bool) -> Outcome:
+        """A message somebody sends to a skill, before anything of it is stored; the task's owner, if it is their `own`.
+
+        The owner may have all that they said themselves put back, nothing that others did, and of everything else the
+        personal data: a credential that a skill, a tool or another agent let slip is nobody's to have.
+        """
         if self._clean(message):
             return CLEAN
-        return await self._pass(_Way(skill, "message", Direction.IN), task_id, message)
+        returns = _EVERYTHING if own else frozenset[Kind]()
+        return await self._pass(_Way(skill, "message", Direction.IN, returns=returns), task_id, message)
 
     async def gives(self, skill: str, task_id: str, artifact: Artifact) -> Outcome:
         """An artifact that a skill gives out."""
@@ -160,9 +170,12 @@ class Guard:
             record = ["screened", way.direction.value, way.what, packed, b""]
             return Outcome((record,), reason(way.what, blocked), changed=True)
         originals: dict[str, str] = {}
+        for_owner: set[str] = set()
         for spot, hidden in redacted:
-            spot.put(self._redact(task_id, spot.text.text, hidden, originals))
-        sealed = self._vault.seal(task_id, originals) if originals else b""
+            text, kinds = self._redact(task_id, spot.text.text, hidden, originals)
+            spot.put(text)
+            for_owner |= {mark for mark, what in kinds.items() if what <= way.returns}
+        sealed = self._vault.seal(task_id, originals, for_owner) if originals else b""
         return Outcome((["screened", way.direction.value, way.what, packed, sealed],), changed=bool(originals))
 
     def _policy(self, skill: str) -> tuple[Policy, bool]:
@@ -171,21 +184,26 @@ class Guard:
             return self._agent.screening, bool(skill)
         return known.screening or self._agent.screening, known.prompts_model
 
-    def _redact(self, task_id: str, text: str, findings: list[Finding], originals: dict[str, str]) -> str:
-        """The text with a placeholder for each finding; those that overlap have one."""
+    def _redact(
+        self, task_id: str, text: str, findings: list[Finding], originals: dict[str, str]
+    ) -> tuple[str, dict[str, set[Kind]]]:
+        """The text with a placeholder for each finding, and of which kinds those are; those that overlap have one."""
         spans: list[list[Any]] = []
         for one in sorted(findings, key=lambda one: (one.start, -one.end)):
             if spans and one.start < spans[-1][1]:
                 spans[-1][1] = max(spans[-1][1], one.end)
+                spans[-1][3].add(one.kind)
             else:
-                spans.append([one.start, one.end, one.entity])
+                spans.append([one.start, one.end, one.entity, {one.kind}])
+        kinds: dict[str, set[Kind]] = {}
         pieces, at = [], 0
-        for start, end, entity in spans:
+        for start, end, entity, what in spans:
             placeholder = self._vault.placeholder(task_id, entity, text[start:end])
             originals[placeholder] = text[start:end]
+            kinds.setdefault(placeholder, set()).update(what)
             pieces += [text[at:start], placeholder]
             at = end
-        return "".join([*pieces, text[at:]])
+        return "".join([*pieces, text[at:]]), kinds
 
     def _tell(self, decided: Counter[Decision], way: _Way) -> None:
         span = trace.get_current_span()

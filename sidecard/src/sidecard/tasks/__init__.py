@@ -35,6 +35,7 @@ tombstone  what stays of it for a while       tree      a task with all it has d
 replay     a skill once more over its log, for developers
 comparison what that made, beside the log     read_only a store that is only read
 screened   what a run gives out, on its way through content inspection
+reveal     what was redacted, put back for a task's owner
 rights     who may see, answer, and change    choice    which skill a message means
 tokens     what owners came with, to be exchanged
 checks     what a request may hold            push_configs, a2a_errors, listing, handler

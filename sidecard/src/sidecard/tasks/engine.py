@@ -15,6 +15,7 @@ from sidecard.agent import Agent
 from sidecard.callers import Caller, Denied
 from sidecard.errors import ConfigurationError, SidecardError, StoreUnavailable
 from sidecard.screening.guard import Guard
+from sidecard.screening.vault import Vault
 from sidecard.seals import Seals
 from sidecard.tasks.act import Act
 from sidecard.tasks.adoption import Adoption
@@ -119,6 +120,7 @@ class Engine:
         )
         self._tail = Tail(store, self._lives)
         self._ids = TaskIds(agent.name, task_id_key, former_keys)
+        self.vault = Vault(agent.name, task_id_key, former_keys)
         self._tokens = tokens
         self._watches = Watches(self._lives, delegator, self._in_background, guard, tokens)
         self._runner = Runner(agent, self._watches, scopes_of, self._again, runs=runs, vouching=vouching, guard=guard)

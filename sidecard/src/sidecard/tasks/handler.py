@@ -1,5 +1,6 @@
 """The eleven A2A operations over the engine, authorized before anything is looked up (A2A 1.0 §3.1, §13.1)."""
 
+import asyncio
 import contextlib
 import logging
 import re
@@ -42,7 +43,8 @@ from sidecard.callers import Caller, Denied
 from sidecard.extension import URI, Sent
 from sidecard.push import Webhooks
 from sidecard.refusals import Forbidden, Unauthenticated
-from sidecard.tasks import checks, push_configs
+from sidecard.screening.vault import SealNotOpened
+from sidecard.tasks import checks, push_configs, reveal
 from sidecard.tasks.a2a_errors import as_a2a_errors
 from sidecard.tasks.act import REPEATED, Act, act_of
 from sidecard.tasks.choice import choose
@@ -57,6 +59,7 @@ from sidecard.tasks.rights import (
     has_answered,
     may_see,
     right_to,
+    right_to_reveal,
     tenant_of,
     verified,
 )
@@ -72,6 +75,7 @@ LAST_EVENT_HEADER = "last-event-id"
 TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NOT_THEIRS = "none: it is not theirs"
 """What the audit knows and no answer says: that a task which somebody may not see is there."""
+LESS_THAN_NEEDED = "none: it came with less than it takes"
 MOST_MESSAGES = 1_000
 MOST_TASK_BYTES = 32_000_000
 """What a task may hold before it takes no more messages: all of it is kept in memory, and given out as a whole."""
@@ -207,7 +211,7 @@ class DurableRequestHandler(RequestHandler):
             raise Forbidden("only its owner has a webhook told of a task; answer without one")
         # Before the checks that follow, since it may take a while: what they find must still hold when it is stored.
         original = _copy(message) if sent.proof else message  # what is proven is what was sent, not what is left of it
-        received = await self._engine().intake.inspect_answer(live, message, sent.grant)
+        received = await self._engine().intake.inspect_answer(live, caller, message, sent.grant)
         if message.message_id not in live.messages:
             if live.ended:
                 raise UnsupportedOperationError(
@@ -227,11 +231,33 @@ class DurableRequestHandler(RequestHandler):
     # -- tasks --------------------------------------------------------------------------------------------------------
 
     async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> A2ATask | None:
-        """GetTask (§3.1.3)."""
+        """GetTask (§3.1.3); for its owner with what was redacted put back, when asked to (see `reveal`)."""
         checks.required(params)
         validate_history_length(params)
+        if reveal.is_asked(context):
+            return await self._revealed(params, context)
         async with self._task(params.id, context, tenant_of(params, context)) as live:
             return apply_history_length(live.folded.public(), params)
+
+    async def _revealed(self, params: GetTaskRequest, context: ServerCallContext) -> A2ATask:
+        """The task as its owner alone may see it; that they did is in the audit before they do."""
+        act = act_of(context)
+        act.operation = reveal.OPERATION
+        tenant = tenant_of(params, context)
+        async with self._task(params.id, context, tenant, owner_only=True) as live:
+            engine = self._engine()
+            act.right = right_to_reveal(caller_of(context, tenant), engine.agent.skills.get(live.meta["skill"]))
+            if not act.right:
+                act.right = LESS_THAN_NEEDED
+                raise TaskNotFoundError
+            task, sealed = apply_history_length(live.folded.public(), params), list(live.folded.sealed)
+            try:
+                await asyncio.to_thread(reveal.put_back, task, sealed, engine.vault)  # there may be many to open
+            except SealNotOpened as error:
+                raise UnsupportedOperationError(str(error)) from None
+            await engine.journal.record(act)
+            self._still_lets_in(context)
+            return task
 
     async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> A2ATask | None:
         """CancelTask (§3.1.5)."""

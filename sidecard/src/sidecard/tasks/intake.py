@@ -100,7 +100,7 @@ class Intake:
         """
         self._admit()
         task_id = self._ids.of(tenant, caller.name, message.message_id)
-        received = await self._inspect(task_id, skill.id, message, skill.id)
+        received = await self._inspect(task_id, skill.id, message, skill.id, own=True)
         digest = received.digest
         for former_id in self._ids.former(tenant, caller.name, message.message_id):
             if await self._made_before(former_id, message, digest, caller):
@@ -204,15 +204,16 @@ class Intake:
             self._run(live, message)
         return live
 
-    async def _inspect(self, task_id: str, skill: str, message: Message, besides: str) -> Received:
+    async def _inspect(self, task_id: str, skill: str, message: Message, besides: str, *, own: bool) -> Received:
         """Let content inspection have a message before anything of it is stored; it is changed in place.
 
-        `besides` is what it says that is not in it, and belongs to its digest. Raises ScreeningFailed.
+        `besides` is what it says that is not in it, and belongs to its digest; the message is the task's owner's `own`,
+        or somebody else's. Raises ScreeningFailed.
         """
         digest = digest_of(message, besides)
         if self._guard is None:
             return Received(digest, digest, CLEAN)
-        outcome = await self._guard.received(skill, task_id, message)
+        outcome = await self._guard.received(skill, task_id, message, own=own)
         return Received(digest, self._guard.blind(digest) if outcome.changed else digest, outcome)
 
     def _check_same(self, live: Live, message: Message, digest: str) -> None:
@@ -244,7 +245,7 @@ class Intake:
         """
         self._admit()
         if received is None:
-            received = await self.inspect_answer(live, message, grant)
+            received = await self.inspect_answer(live, caller, message, grant)
         self.lend(live, caller)
         if message.message_id in live.messages:
             self._check_same(live, message, received.digest)
@@ -269,9 +270,10 @@ class Intake:
             )
         await live.commit()
 
-    async def inspect_answer(self, live: Live, message: Message, grant: Granted | None) -> Received:
+    async def inspect_answer(self, live: Live, caller: Caller, message: Message, grant: Granted | None) -> Received:
         """The same for a further message to a task, as `answer` takes it."""
-        return await self._inspect(live.task_id, live.meta["skill"], message, _said_besides(grant))
+        own = caller.name == live.meta["owner"]
+        return await self._inspect(live.task_id, live.meta["skill"], message, _said_besides(grant), own=own)
 
 
 def _said_besides(grant: Granted | None) -> str:

@@ -24,6 +24,8 @@ log = logging.getLogger("sidecard.tasks")
 MAX_BATCH_BYTES = 1_000_000
 MAX_WAITING_BYTES = 32_000_000
 MAX_WAITING_SECONDS = 5.0
+RECORD_SECONDS = 20.0
+"""How long somebody waits for an act to be stored before they may have what they asked for."""
 
 
 class Journal:
@@ -86,9 +88,13 @@ class Journal:
 
     async def flush(self, seconds: float) -> None:
         """Write what the audit still waits for, within that time."""
+        await self._until(lambda: not (self._sightings or self._in_flight.acts), seconds)
+
+    async def _until(self, written: Callable[[], bool], seconds: float) -> None:
+        """Write acts, one batch after the other, until these are `written`, within that time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._pump is not None and not self._pump.done() and (self._sightings or self._in_flight.acts):
+                while self._pump is not None and not self._pump.done() and not written():
                     self._written.clear()
                     self._flush()
                     await self._written.wait()
@@ -113,6 +119,7 @@ class Journal:
         self._sightings.put_back(batch.acts)
         self._queue, self._told, self._sweeps = [], [], []
         self._in_flight, self._waiting_bytes = Batch(), 0
+        self._written.set()  # whoever waits for it looks again
 
     def admit(self) -> None:
         """Raises StoreUnavailable when so much waits for the store that nothing more should be accepted."""
@@ -145,6 +152,22 @@ class Journal:
         self._sightings.add(act)
         if self._flushing is None:
             self._flushing = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
+
+    async def record(self, act: Act) -> None:
+        """Put an act that changes nothing into the next batch, and return once it is stored.
+
+        Raises StoreUnavailable when that takes too long, or this agent stops: it may be stored all the same.
+        """
+        self.saw(act)
+        kind = act.kind()
+
+        def written() -> bool:
+            return act not in self._sightings and all(one.kind() != kind for one in self._in_flight.acts)
+
+        await self._until(written, RECORD_SECONDS)
+        if not written():
+            raise StoreUnavailable("the audit can't be written, as the state store is down; try again later")
+        act.recorded = True
 
     def _flush(self) -> None:
         self._flushing = None

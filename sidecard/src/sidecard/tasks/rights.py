@@ -7,6 +7,7 @@ from a2a.server.context import ServerCallContext
 from a2a.types import Message
 from a2a.utils.errors import InvalidParamsError
 
+from sidecard.agent import Skill
 from sidecard.callers import Caller, CallerUser
 from sidecard.extension import URI, Asked, Sent
 from sidecard.refusals import Forbidden, Unauthenticated
@@ -93,6 +94,19 @@ def check_may_go_on(live: Live, caller: Caller, needed: str) -> None:
     """
     if live.meta["owner"] == caller.name and needed and needed not in caller.scopes:
         raise Forbidden(f"this task needs somebody with the right {needed}; {caller.name} did not come with it")
+
+
+def right_to_reveal(caller: Caller, skill: Skill | None) -> str:
+    """The right by which a task's owner may have its redactions put back, in words for the audit; "" for none.
+
+    It takes them in person, with the right that starting the task takes now: an agent that uses their token (RFC 8693)
+    is not them, and a token may have been given less than they hold. Without its skill nothing less than all will do.
+    """
+    if caller.actor:
+        return ""
+    if skill is None or not skill.scope:
+        return "" if caller.narrowed else "owner"
+    return f"owner, scope {skill.scope}" if skill.scope in caller.scopes else ""
 
 
 def check_may_answer(

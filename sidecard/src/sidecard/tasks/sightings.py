@@ -27,6 +27,10 @@ class Sightings:
     def __bool__(self) -> bool:
         return bool(self._waiting or self._dropped)
 
+    def __contains__(self, act: Act) -> bool:
+        """Whether an act, or another of its kind, waits."""
+        return act.kind() in self._waiting
+
     def add(self, act: Act) -> None:
         """Have an act written soon.
 

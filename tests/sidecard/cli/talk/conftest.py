@@ -23,11 +23,13 @@ from sidecard.card import SignedCard
 from sidecard.cli.project import Project
 from sidecard.door import Door
 from sidecard.extended_card import ExtendedCards
+from sidecard.screening.local import LocalScreen
 from sidecard.settings import Settings
 from sidecard.signature import sign
 from sidecard.tasks.handler import DurableRequestHandler
 from sidecard.testing import MemoryStore, started
 
+SCREEN = LocalScreen()
 APP_TOKEN, DAPR_TOKEN = "only the shop's sidecar knows", "only desk's apps know"
 CALLERS = {
     "callers": {
@@ -217,7 +219,8 @@ def sidecar(project, key, port):
 
     @contextlib.asynccontextmanager
     async def lifespan(_):
-        async with started(agent, MemoryStore()) as engine:
+        await SCREEN.start()
+        async with started(agent, MemoryStore(), screen=SCREEN) as engine:
             engines.append(engine)
             yield
 

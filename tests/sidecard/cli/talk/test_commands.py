@@ -301,6 +301,43 @@ def test_a_question_is_not_granted(run, sidecar):
     assert (done.exit_code, "waits for an answer" in done.output) == (2, True)
 
 
+SAID = "apples for ada@example.org, by AKIAIOSFODNN7EXAMPLE"
+
+
+def test_a_task_is_revealed_to_its_owner(run, sidecar):
+    """What they said and what was made of it, as it was before; what another agent redacted is named, and stays."""
+    sent = run("send", "shop", f"{SAID} or <PHONE_NUMBER_0A1B2C3D>", "--skill", "buy")
+    assert "ada@example.org" not in sent.output
+    assert "AKIAIOSFODNN7EXAMPLE" not in run("task", "shop", task_id(sent), "--history", "1").output
+    shown = run("reveal", "shop", "--task", task_id(sent))
+    assert shown.exit_code == 0
+    assert re.search(f"^you +{SAID}", shown.output)
+    assert f'"said": "1 {SAID}' in shown.output
+    assert "another agent's: <PHONE_NUMBER_0A1B2C3D>" in shown.output
+
+
+def test_what_is_revealed_is_one_json_object(run, sidecar):
+    """ProtoJSON of the task, its messages included, and nothing else."""
+    sent = task_id(run("send", "shop", SAID, "--skill", "buy"))
+    shown = json.loads(run("reveal", "shop", "--task", sent, "--json").stdout)
+    assert shown["history"][0]["parts"][0]["text"] == SAID
+    assert shown["artifacts"][0]["parts"][0]["data"]["said"] == f"1 {SAID}"
+
+
+def test_to_others_there_is_no_such_task_to_reveal(run, sidecar):
+    """One line that says who may; without --task it is not done either."""
+    sent = task_id(run("send", "shop", SAID, "--skill", "buy"))
+    for refused in (
+        run("reveal", "shop", "--task", sent, "--as", "guest"),
+        run("reveal", "shop", "--task", sent, "--tenant", "north"),
+        run("reveal", "shop", "--task", "f" * 32),
+    ):
+        assert refused.exit_code == 2
+        assert refused.output.count("\n") == 1
+        assert "only who started it" in refused.output
+    assert run("reveal", "shop").exit_code == 2
+
+
 def test_a_card_is_shown_as_it_is_for_me(run, sidecar):
     """What I may do there, and what I am taken for; verified as the public one."""
     mine = run("card", "shop", "--extended")
