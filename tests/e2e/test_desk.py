@@ -1,5 +1,6 @@
 """The main job, as a traveller meets it, on real Dapr."""
 
+import json
 import subprocess
 import sys
 import uuid
@@ -147,6 +148,20 @@ async def test_a_personal_card_is_charged_after_an_explicit_grant(project, syste
     assert done.status.state == S.TASK_STATE_COMPLETED
     ticket = data_of(artifact(done, "itinerary"))["tickets"][0]
     assert (ticket["card"], ticket["granted_by"]) == ("personal", "desk")
+
+
+async def test_what_was_redacted_is_put_back_for_its_owner_alone(project):
+    """Flights never had the address; the ticket has it again for who ordered it, and the audit says that they did."""
+    async with AgentClient.through_desk(project, "orchestrator") as desk:
+        trip = {"origin": "LHR", "destination": "Lisbon", "day": "3 March", "passenger": "ada@example.org"}
+        task = await desk.send(data=trip)
+    assert data_of(artifact(task, "itinerary"))["tickets"][0]["passenger"].startswith("<EMAIL_ADDRESS_")
+    assert "ada@example.org" in run_cli(project, "reveal", "orchestrator", "--task", task.id).stdout
+    records = json.loads(run_cli(project, "audit", "orchestrator", "--task", task.id, "--json").stdout)["records"]
+    [revealed] = [one for one in records if one["operation"] == "RevealTask"]
+    assert (revealed["caller"], revealed["right"]) == ("desk", "owner, scope trips:plan")
+    refused = run_cli(project, "reveal", "orchestrator", "--task", task.id, "--as", "manager")
+    assert (refused.returncode, "ada@example.org" in refused.stdout + refused.stderr) == (2, False)
 
 
 async def test_a_refused_charge_books_nothing(project):
