@@ -86,8 +86,7 @@ class Server:
                 return
             if self.dead or time.monotonic() > deadline:
                 self.kill()
-                told = self.log.read_text()[-2_000:] if self.log else ""
-                raise ConfigurationError(f"{self.command[0]} does not listen on port {self.port}\n{told}")
+                raise ConfigurationError(f"{self.command[0]} does not listen on port {self.port}\n{self.told}")
             time.sleep(0.02)
 
     def _spawn(self) -> psutil.Process:
@@ -99,6 +98,11 @@ class Server:
         finally:
             if not isinstance(log, int):
                 log.close()
+
+    @property
+    def told(self) -> str:
+        """The end of its log."""
+        return self.log.read_text()[-2_000:] if self.log else ""
 
     @property
     def dead(self) -> bool:
@@ -212,6 +216,7 @@ def sidecar(
     app_id: str = "shop",
     options: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    daprd: Path = ROOT / "runtime/bin/daprd",
 ) -> Iterator[Sidecar]:
     """A sidecar over a store of this kind, which it reaches at `host`; its files, and SQLite's, are in `folder`.
 
@@ -234,7 +239,7 @@ def sidecar(
     ports += f" --metrics-port {metrics} --log-level warn --dapr-listen-addresses 127.0.0.1"
     ports += " --dapr-internal-grpc-listen-address 127.0.0.1 --metrics-listen-address 127.0.0.1"
     known = ["--app-id", app_id, "--resources-path", str(folder / "components"), *ports.split()]
-    command = [str(ROOT / "runtime/bin/daprd"), *known, *options]
+    command = [str(daprd), *known, *options]
     variables = {"DAPR_API_TOKEN": TOKEN, "DAPR_HOST_IP": "127.0.0.1", **(environment or {})}
     with running(Server(command, grpc, environment=variables, log=folder / f"{app_id}.log")) as server:
         started = Sidecar(kind, grpc, http, internal, server)
@@ -264,6 +269,6 @@ def wait_ready(started: Sidecar) -> None:
         with contextlib.suppress(httpx.HTTPError):
             if httpx.get(url, headers={"dapr-api-token": TOKEN}).is_success:
                 return
-        if time.monotonic() > deadline:
-            raise ConfigurationError(f"daprd over {started.kind} is not ready: {started.server.log}")
+        if started.server.dead or time.monotonic() > deadline:
+            raise ConfigurationError(f"daprd over {started.kind} is not ready:\n{started.server.told}")
         time.sleep(0.05)

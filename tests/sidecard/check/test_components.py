@@ -1,5 +1,7 @@
 """Components and resiliency."""
 
+import json
+
 import pytest
 
 from sidecard.check import check
@@ -102,3 +104,36 @@ def test_a_missing_component_is_found(project, name):
     """Every agent uses both stores."""
     project.change(f"components/{name}.yaml", put("metadata", "name", value="other"))
     assert (f"components/{name}.yaml", f"there is no component {name!r}") in project.findings()
+
+
+def screening(kind="conversation.echo", scopes=None):
+    """A component that a sidecar scrubs for."""
+    component = {"apiVersion": "dapr.io/v1alpha1", "kind": "Component", "metadata": {"name": "scrubber"}}
+    return json.dumps(component | {"spec": {"type": kind, "version": "v1"}} | ({"scopes": scopes} if scopes else {}))
+
+
+@pytest.mark.parametrize(
+    ("component", "problem"),
+    [
+        ("", "there is no component 'scrubber', by which 'flights' screens messages"),
+        (
+            screening("conversation.openai"),
+            "is conversation.openai, which does not repeat what 'flights' wants scrubbed",
+        ),
+        (screening(scopes=["expenses"]), "is hidden from 'flights', which screens messages by it"),
+        (screening(scopes=["flights"]), None),
+        (screening(), None),
+    ],
+)
+def test_a_screen_has_its_component(project, component, problem):
+    """Which is there, repeats what it is told, and is shown to the agent."""
+    if component:
+        project.write("components/scrubber.yaml", component)
+
+    def screens(run_file):
+        [flights] = [app for app in run_file["apps"] if app["appID"] == "flights"]
+        flights["env"]["SIDECARD_SCREEN"] = "conversation:scrubber"
+
+    project.change("dapr.yaml", screens)
+    found = [one for one in project.findings() if one[0] == "components/scrubber.yaml"]
+    assert found == ([("components/scrubber.yaml", problem)] if problem else [])

@@ -1,4 +1,4 @@
-"""Screens of other kinds: a service of one's own, and a Dapr conversation component; nothing passes without them."""
+"""A screen of one's own behind HTTP, without which nothing passes; and which screen an agent has."""
 
 import json
 
@@ -74,50 +74,6 @@ async def test_an_answer_that_makes_no_sense_lets_nothing_pass(answer):
     """Nor does what it says of rules and entities get into the log unless it has their form."""
     with pytest.raises(ScreeningFailed):
         await remote(httpx.Response(200, content=answer))[0].inspect(TEXTS, Direction.IN)
-
-
-def scrubbing(replace, status=200):
-    """A sidecar whose component repeats what it is told, with these words replaced, as daprd 1.18 answers it."""
-
-    def serve(request):
-        assert request.url.path == "/v1.0-alpha2/conversation/scrubber/converse"
-        (given,) = json.loads(request.content)["inputs"]
-        assert given["scrubPii"] is True
-        text = given["messages"][0]["ofUser"]["content"][0]["text"]
-        for word, tag in replace.items():
-            text = text.replace(word, tag)
-        choice = {"finishReason": "stop", "message": {"content": text}}
-        return httpx.Response(status, json={"outputs": [{"choices": [choice]}]})
-
-    sidecar = httpx.AsyncClient(transport=httpx.MockTransport(serve), base_url="http://sidecar/v1.0")
-    return ConversationScreen("scrubber", LocalScreen(), sidecar)
-
-
-async def test_what_a_component_scrubs_is_found_where_it_stood():
-    """Beside what the default screen finds."""
-    screen = scrubbing({"Ada Lovelace": "<PERSON>", "London": "<LOCATION>"})
-    await screen.start()
-    text = "Ada Lovelace, ada@example.org, of London."
-    (found,) = await screen.inspect([Text("here", text)], Direction.OUT)
-    assert {(one.entity, text[one.start : one.end]) for one in found} == {
-        ("PERSON", "Ada Lovelace"),
-        ("LOCATION", "London"),
-        ("EMAIL_ADDRESS", "ada@example.org"),
-    }
-
-
-async def test_where_it_can_not_be_told_what_was_scrubbed_all_of_the_text_is():
-    """Such as when a component that is no echo answers."""
-    screen = scrubbing({"Ada Lovelace flies": "I can't repeat that."})
-    await screen.start()
-    (found,) = await screen.inspect([Text("here", "Ada Lovelace flies")], Direction.OUT)
-    assert [(one.start, one.end) for one in found] == [(0, 18)]
-
-
-async def test_nothing_passes_without_the_component():
-    """The agent is not ready then."""
-    with pytest.raises(ScreenUnavailable):
-        await scrubbing({}, status=500).start()
 
 
 def test_a_screen_is_chosen_by_setting():

@@ -8,12 +8,14 @@ from sidecard.check.finding import Finding
 from sidecard.tasks.store import KINDS
 
 STATE, SECRETS = "state", "secrets"
+ECHO = "conversation.echo"
+"""The component whose answer is what Dapr has scrubbed."""
 PREFIXES = ("appid", "namespace")
 """What Dapr's `keyPrefix` may be where agents share a store: each of these holds the app-id."""
 
 
 def check(estate: Estate) -> Iterator[Finding]:
-    """One state store and one secret store for all; retries and breakers for agents, none for the task log."""
+    """One state store and one secret store for all; retries and breakers for agents, none for the task log; screens."""
     yield from _components(estate)
     yield from _resiliency(estate)
 
@@ -33,6 +35,7 @@ def _components(estate: Estate) -> Iterator[Finding]:
     production = "components/postgresql/state.yaml"
     for document in estate.documents(production):
         yield from _state(estate, production, document)
+    yield from _screens(estate, found)
 
 
 def _state(estate: Estate, file: str, document: dict[str, Any]) -> Iterator[Finding]:
@@ -60,6 +63,23 @@ def _state(estate: Estate, file: str, document: dict[str, Any]) -> Iterator[Find
     for app in estate.of_kind("agent", "registry") if scopes else ():
         if app.name not in scopes:
             yield Finding(file, f"is hidden from {app.name!r}, which keeps its state there", "add it to scopes")
+
+
+def _screens(estate: Estate, found: dict[str, tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
+    """An app that screens by a component that it has not takes no message."""
+    for app in estate.of_kind("agent"):
+        prefix, _, name = str(dig(app.run, "env", "SIDECARD_SCREEN") or "").partition(":")
+        if prefix != "conversation":
+            continue
+        file, document = found.get(name, (f"components/{name}.yaml", {}))
+        kind, scopes = dig(document, "spec", "type"), document.get("scopes") or [app.name]
+        if not document:
+            yield Finding(file, f"there is no component {name!r}, by which {app.name!r} screens messages",
+                          f"add it, of type {ECHO} and with scopes: [{app.name}]")  # fmt: skip
+        elif kind != ECHO:
+            yield Finding(file, f"is {kind}, which does not repeat what {app.name!r} wants scrubbed", f"use {ECHO}")
+        elif app.name not in scopes:
+            yield Finding(file, f"is hidden from {app.name!r}, which screens messages by it", "add it to scopes")
 
 
 def _resiliency(estate: Estate) -> Iterator[Finding]:

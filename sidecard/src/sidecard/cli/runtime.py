@@ -56,6 +56,12 @@ PROGRAMS = (
 )  # fmt: skip
 
 
+CONVERSATION = Program(
+    "daprd-conversation", "runtime", f"{_DAPR}/cmd/daprd", RUNTIME, False, ("--version",),
+    ("-tags", "stablecomponents,conversation_echo", "-ldflags", _STAMP),
+)  # fmt: skip
+"""A daprd that has the component `conversation.echo` besides, for the tests of `SIDECARD_SCREEN=conversation:…`."""
+
 KUSTOMIZE = Program(
     "kustomize", "runtime/kustomize", "sigs.k8s.io/kustomize/kustomize/v5", "5.7.1", True, ("version",),
     ("-ldflags", "-X sigs.k8s.io/kustomize/api/provenance.version=v5.7.1"),
