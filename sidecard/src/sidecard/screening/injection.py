@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -49,12 +49,16 @@ class Injection:
             )
             for rule in read["rules"]
         ]
-        self._by_head = _by(lambda word: word, [rule for rule in self.rules if not rule.signs])
+        self._by_head: dict[str, list[Rule]] = {}
+        by_sign: dict[str, list[tuple[str, Rule]]] = {}
+        for rule in self.rules:
+            for word in sorted(rule.words):
+                if word.isalnum():
+                    self._by_head.setdefault(word, []).append(rule)
+                else:
+                    by_sign.setdefault(_sign(word), []).append((word, rule))
         self._heads = frozenset(self._by_head)
-        self._by_sign = [
-            (sign, [(word, rule) for rule in rules for word in rule.words if _sign(word) == sign])
-            for sign, rules in _by(_sign, [rule for rule in self.rules if rule.signs]).items()
-        ]
+        self._by_sign = list(by_sign.items())
 
     def may_match(self, look: plain.Look, *, packed: bool = False) -> bool:
         """Whether a text can be an injection: False is a proof that it is none, nor holds one.
@@ -115,15 +119,6 @@ def _points(rules: Iterable[Rule]) -> int:
     return sum(rule.points for rule in rules)
 
 
-def _by(key: Callable[[str], str], rules: Sequence[Rule]) -> dict[str, list[Rule]]:
-    """Rules by a key of their words."""
-    found: dict[str, list[Rule]] = {}
-    for rule in rules:
-        for one in sorted(set(map(key, rule.words))):
-            found.setdefault(one, []).append(rule)
-    return found
-
-
 def _sign(word: str) -> str:
-    """The first of its characters that is no letter; "", which is in every text, when all are."""
+    """The first of its signs; "", which is in every text, when it has but spaces."""
     return next((char for char in word if not (char.isalpha() or char == " ")), "")
