@@ -27,6 +27,9 @@ BEHIND = "alan@example.org"
 TEXT = f"write to {MAIL} or call {PHONE}; charge {CARD}, and tell {BEHIND}"
 CONVERSE = "/v1.0-alpha2/conversation/scrubber/converse"
 
+pytestmark = pytest.mark.timeout(1_200)
+"""The first of them builds a daprd: half a minute where Go has built one before, minutes where it has not."""
+
 
 class Nothing:
     """A screen that finds nothing, so that what is found is the sidecar's doing."""
