@@ -138,6 +138,16 @@ async def test_a_short_transaction_goes_by_http(over):
     assert len(sidecar.requests) == 4
 
 
+async def test_without_the_http_port_documents_are_stored_as_they_are(over):
+    """So that others read them through their sidecar, as the registry's inventory does."""
+    sidecar = Sidecar()
+    store = over(sidecar)
+    store._short = DaprStateStore(grpc_port=1, token="t")._short
+    await store.write([], {"a": b'{"app_id":"flights"}'})
+    (request,) = sidecar.requests
+    assert [one.request.value for one in request.operations] == [b'{"app_id":"flights"}']
+
+
 async def test_what_looks_packed_is_packed(over):
     """So that a value means the same whichever way it went."""
     sidecar = Sidecar()
