@@ -31,18 +31,26 @@ def _quick(monkeypatch):
 
 
 class Cut(MemoryStore):
-    """One replica's way to the store that all share; while `cut`, whatever it sends waits, and arrives late."""
+    """One replica's way to the store that all share.
+
+    While it is not `open`, whatever it sends waits, and arrives late; while it is not `heard`, entries of tasks are
+    stored and it is not told.
+    """
 
     def __init__(self, data, *, atomic):
         super().__init__(shared=True, atomic=atomic)
         self.data = data
         self.open = asyncio.Event()
         self.open.set()
+        self.heard = asyncio.Event()
+        self.heard.set()
         self.dead = False
 
     async def write(self, creates, upserts, deletes=()):
         await self._passes()
         await super().write(creates, upserts, deletes)
+        if any(key.startswith("log:") for key, _ in creates):
+            await self.heard.wait()
 
     async def read(self, keys):
         await self._passes()
@@ -83,6 +91,7 @@ class Cluster:
         if engine.store.dead:
             engine._replicas._slot = None
         engine.store.open.set()
+        engine.store.heard.set()
         await engine.stop(0)
 
     async def folded(self, task_id):
@@ -620,3 +629,28 @@ async def test_an_unshared_store_has_one_process_and_the_later_one_wins():
     await one.stop()
     assert said(await settled(two, await send(two, shop, "buy", "m2"))) == "paid"
     await two.stop()
+
+
+async def test_what_is_stored_and_was_not_heard_of_is_not_answered_with_the_past(cluster):
+    """Another replica shows it already: who asks here next must not see what was before."""
+    shop = Shop()
+    one, other = await cluster.replica(shop), await cluster.replica(shop)
+
+    async def state_at(engine, task_id):
+        async with engine.borrow(task_id) as live:
+            return live.folded.state
+
+    task_id = await send(one, shop, "choose", "choose")
+    await settled(one, task_id)
+    one.store.heard.clear()
+    answering = asyncio.create_task(answer(one, shop, task_id, "red"))
+    async with asyncio.timeout(5):
+        while await state_at(other, task_id) == S.TASK_STATE_INPUT_REQUIRED:  # noqa: ASYNC110 -- a store's doing
+            await asyncio.sleep(0)
+    asking = asyncio.create_task(state_at(one, task_id))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not asking.done()
+    one.store.heard.set()
+    assert await asking != S.TASK_STATE_INPUT_REQUIRED
+    await answering

@@ -97,9 +97,10 @@ class Lives:
     def _is_current(self, live: Live) -> bool:
         """Whether nobody else can have written to a task that memory does not know of.
 
-        A replica that was frozen may no longer own what it thinks it does, and would show callers the past.
+        A replica that was frozen may no longer own what it thinks it does, and would show callers the past. So would
+        one whose entry is stored and which has not heard of that, while another replica shows it already.
         """
-        return not self._journal.store.shared or (live.owned and self._others.steady())
+        return not self._journal.store.shared or (live.owned and not live.writing and self._others.steady())
 
     async def _refresh(self, live: Live) -> None:
         """Let a task take in all that others have written meanwhile. Raises StoreUnavailable."""
