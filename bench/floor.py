@@ -12,10 +12,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
-import grpc.aio
 from dapr.proto.common.v1 import common_pb2
-from dapr.proto.runtime.v1 import dapr_pb2_grpc, state_pb2
+from dapr.proto.runtime.v1 import state_pb2
 
+from sidecard.dapr_api import DaprApi
 from sidecard.tasks.store import DaprStateStore
 
 ENTRY_BYTES = 600
@@ -31,16 +31,17 @@ def transaction_ms(over: Literal["grpc", "http"], store: tuple[int, int, str], s
 
 
 async def _grpc(port: int, token: str, seconds: float) -> float:
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub = dapr_pb2_grpc.DaprStub(channel)  # type: ignore[no-untyped-call]
+    api = DaprApi(port=port, token=token)
 
-        async def create(key: str, entry: bytes) -> None:
-            item = common_pb2.StateItem(key=key, value=entry, options=FIRST)
-            operation = state_pb2.TransactionalStateOperation(operationType="upsert", request=item)
-            request = state_pb2.ExecuteStateTransactionRequest(storeName="state", operations=[operation])
-            await stub.ExecuteStateTransaction(request, metadata=[("dapr-api-token", token)], timeout=10)
+    async def create(key: str, entry: bytes) -> None:
+        item = common_pb2.StateItem(key=key, value=entry, options=FIRST)
+        operation = state_pb2.TransactionalStateOperation(operationType="upsert", request=item)
+        request = state_pb2.ExecuteStateTransactionRequest(storeName="state", operations=[operation])
+        await api.stub.ExecuteStateTransaction(request, metadata=api.metadata, timeout=10)
 
-        return await _p50_ms(create, seconds)
+    p50 = await _p50_ms(create, seconds)
+    await api.close()
+    return p50
 
 
 async def _http(http_port: int, grpc_port: int, token: str, seconds: float) -> float:

@@ -56,10 +56,10 @@ LONG = b"a" * (SHORT + 1)
 async def over():
     stores = []
 
-    def make(sidecar):
-        store = DaprStateStore(http_port=1, grpc_port=1, token="t")
+    def make(sidecar, http_port=1):
+        store = DaprStateStore(http_port=http_port, grpc_port=1, token="t")
         store._api.stub = sidecar
-        store._short = Short()
+        store._short = store._short and Short()
         stores.append(store)
         return store
 
@@ -141,8 +141,7 @@ async def test_a_short_transaction_goes_by_http(over):
 async def test_without_the_http_port_documents_are_stored_as_they_are(over):
     """So that others read them through their sidecar, as the registry's inventory does."""
     sidecar = Sidecar()
-    store = over(sidecar)
-    store._short = DaprStateStore(grpc_port=1, token="t")._short
+    store = over(sidecar, http_port=None)
     await store.write([], {"a": b'{"app_id":"flights"}'})
     (request,) = sidecar.requests
     assert [one.request.value for one in request.operations] == [b'{"app_id":"flights"}']
