@@ -92,8 +92,9 @@ class Edge:
         if path != JSONRPC_PATH and not path.startswith((f"{REST_PATH}/", f"{REST_03_PATH}/")):
             await JSONResponse({"error": f"Nothing is served at {path[:100]}."}, 404)(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        claims = Claims.of(headers.items(), peer_certificate(scope))
+        sent = Headers(scope=scope).items()
+        headers = dict(reversed(sent))  # the first of a name counts
+        claims = Claims.of(sent, peer_certificate(scope))
         try:
             admitted = await self._door.admit(claims)
         except A2AError as error:
@@ -105,7 +106,9 @@ class Edge:
             proven(scope)
             await self._serve(scope, headers, receive, send, admitted)
 
-    async def _serve(self, scope: Scope, headers: Headers, receive: Receive, send: Send, admitted: Admitted) -> None:
+    async def _serve(
+        self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send, admitted: Admitted
+    ) -> None:
         """Answer a request of a verified caller."""
         with_token = bool(headers.get("authorization"))
         call: Call | None = None
@@ -128,7 +131,7 @@ class Edge:
             sending = rest.finished(send, with_token=with_token, once=REVEAL_HEADER in headers)
             await self._app(scope, receive, sending)
 
-    async def _call(self, scope: Scope, headers: Headers, receive: Receive) -> Call:
+    async def _call(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> Call:
         if scope["method"] != "POST":
             raise MethodNotAllowed("JSON-RPC is served by POST")
         body = await self._read(headers, receive)
@@ -140,7 +143,7 @@ class Edge:
         legacy = _settle_version(scope, headers, legacy=not isinstance(method, str) or method not in METHODS)
         return Call.read(request, A2A_03 if legacy else CURRENT)
 
-    async def _checked_rest(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+    async def _checked_rest(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> Receive:
         query, legacy = _query(scope), scope["path"].startswith(f"{REST_03_PATH}/")
         if _settle_version(scope, headers, legacy=legacy) != legacy:
             raise VersionNotSupportedError(f"A2A {PROTOCOL_VERSION} is served at {REST_PATH}, not here")
@@ -165,7 +168,7 @@ class Edge:
         return rest.replay(body, receive)
 
     async def _checked_rest_03(
-        self, scope: Scope, headers: Headers, receive: Receive, query: Mapping[str, str]
+        self, scope: Scope, headers: Mapping[str, str], receive: Receive, query: Mapping[str, str]
     ) -> Receive:
         path = scope["path"].removeprefix(REST_03_PATH)
         rest_03.check_query(path, query)
@@ -176,7 +179,7 @@ class Edge:
         rest_03.check(path, read_json(body))
         return rest.replay(body, receive)
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+    async def _read(self, headers: Mapping[str, str], receive: Receive) -> bytes:
         announced = headers.get("content-length", "0")
         if not announced.isascii() or not announced.isdigit():
             raise InvalidRequestError("Content-Length is not a number")
@@ -271,7 +274,7 @@ def _check_media_type(content_type: str, allowed: set[str]) -> None:
         raise ContentTypeNotSupportedError("JSON is sent in UTF-8")
 
 
-def _settle_version(scope: Scope, headers: Headers, *, legacy: bool = False) -> bool:
+def _settle_version(scope: Scope, headers: Mapping[str, str], *, legacy: bool = False) -> bool:
     """Check the version, and put it where the routes look for it: it may come as a query parameter (§3.6.1).
 
     Whether it is 0.3, where that may be (`legacy`).

@@ -2,8 +2,9 @@
 
 gRPC's core takes connections by itself and tells of none before its first call; what it can do is refuse all once there
 are too many, so that a flood of strangers would keep everybody out. But the sockets are this process's own: they are
-looked through a few times a second, and the oldest of too many strangers' are shut down, which gRPC takes for a client
-that left. A socket is shut down through a descriptor of our own, after it was seen to be the one that is meant.
+counted a few times a second and, when they are many, looked through; the oldest of too many strangers' are shut down,
+which gRPC takes for a client that left. A socket is shut down through a descriptor of our own, after it was seen to be
+the one that is meant.
 """
 
 import asyncio
@@ -44,11 +45,17 @@ class GrpcPlaces:
         """A verified caller uses the connection with this peer, in gRPC's words."""
         self._proven[unquote(peer) if peer.startswith("ipv6") else peer] = self._looks
 
+    def _can_be_crowded(self) -> bool:
+        """Whether there are so many descriptors, or callers remembered, that it is worth looking at each."""
+        return max(len(os.listdir(_DESCRIPTORS)), len(self._proven)) > self._strangers
+
     async def keep_free(self) -> None:
         """Look, again and again. Runs until it is cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
+                if not self._can_be_crowded():
+                    continue
                 self._seen = await asyncio.to_thread(_look, self._port, self._seen)
             except OSError as error:
                 log.warning("The gRPC port's connections can't be looked through, strangers may fill it: %s", error)

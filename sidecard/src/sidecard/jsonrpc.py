@@ -38,7 +38,6 @@ from a2a.utils.errors import (
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message as ProtoMessage
 from pydantic_core import to_json
-from starlette.datastructures import Headers
 from starlette.types import Receive, Send
 
 from sidecard.callers import Caller, CallerUser
@@ -173,7 +172,7 @@ class JsonRpc:
     def __init__(self, handler: RequestHandler) -> None:
         self._handler = handler
 
-    async def serve(self, call: Call, caller: Caller, headers: Headers, receive: Receive, send: Send) -> None:
+    async def serve(self, call: Call, caller: Caller, headers: Mapping[str, str], receive: Receive, send: Send) -> None:
         """Answer one call of a verified caller."""
         context = ServerCallContext(user=CallerUser(caller), state={"headers": headers})
         method = call.dialect.methods[call.method]

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from a2a.types import Message, StreamResponse, Task, TaskArtifactUpdateEvent, TaskState, TaskStatusUpdateEvent
+from a2a.types import Message, StreamResponse, Task, TaskArtifactUpdateEvent, TaskStatusUpdateEvent
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message as ProtoMessage
 
 from sidecard.extension import URI
 from sidecard.proto_json import write
-from sidecard.tasks.states import INTERRUPTED, TERMINAL
+from sidecard.tasks.states import COMPLETED, INTERRUPTED, TERMINAL
 
 _KINDS: dict[type[ProtoMessage], str] = {
     Task: "task",
@@ -71,7 +71,7 @@ def fold(task: Task, event: StreamResponse) -> Task:
             _fold_artifact(task, event)
         case _:
             task.context_id = event.message.context_id
-            task.status.state = TaskState.TASK_STATE_COMPLETED
+            task.status.state = COMPLETED
             task.status.message.CopyFrom(event.message)
     return task
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from a2a.types import Artifact, Message, TaskState
+from a2a.types import Artifact, Message
 
 from sidecard.screening.strings import Spot, strings_of
 from sidecard.screening.vault import revealed
@@ -11,7 +11,7 @@ from sidecard.tasks import binding
 from sidecard.tasks.entry import Entry, Record
 from sidecard.tasks.run import Branch
 from sidecard.tasks.state import EVENTS, FoldedTask
-from sidecard.tasks.states import TERMINAL, state_name
+from sidecard.tasks.states import CANCELED, FAILED, TERMINAL, state_name
 
 Output = tuple[str, int]
 """A branch, and the number of an output that was made there, from 1."""
@@ -171,9 +171,9 @@ class Comparison:
     def _outside(self) -> bool:
         """Whether it was not the skill that ended the task: somebody cancelled it, or its process died each time."""
         folded = self._folded
-        if folded.state == TaskState.TASK_STATE_CANCELED:
+        if folded.state == CANCELED:
             return folded.cancel_by is not None
-        return folded.state == TaskState.TASK_STATE_FAILED and folded.deaths > 0 and self._did.end is None
+        return folded.state == FAILED and folded.deaths > 0 and self._did.end is None
 
 
 def outputs_of(entries: Sequence[Entry]) -> dict[Output, Recorded]:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar, overload
 
-from a2a.types import TaskState
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_jsonable_python
 
@@ -25,6 +24,7 @@ from sidecard.tasks.recording import StepFailed, codec_of, fingerprint_of
 from sidecard.tasks.results import Answer, Authority, Delegated
 from sidecard.tasks.run import OutcomeUnknown, Run
 from sidecard.tasks.state import Step
+from sidecard.tasks.states import WORKING
 from sidecard.tasks.waits import Waits
 from sidecard.vouching import Vouching
 
@@ -105,7 +105,7 @@ class Task:
         live = self._run.live
         if not stored and live.question is None:
             decided, said = await self._run.screened.status(self._waits.says(text, f"{branch}p{number}"))
-            self._run.append(*decided, live.status(TaskState.TASK_STATE_WORKING, said, branch, number))
+            self._run.append(*decided, live.status(WORKING, said, branch, number))
             await self._run.keep_up()
 
     async def artifact(self, name: str, *values: str | BaseModel | File | dict[str, Any]) -> None:
@@ -294,11 +294,8 @@ class Task:
         return codec.validate_json(step.value)
 
     async def _give(self, name: str, values: tuple[object, ...]) -> None:
-        branch, number, stored = self._run.output()
-        self._run.screened.forget(branch, name)
-        if not stored:
-            decided, artifact = await self._run.screened.artifact(binding.artifact_of(name, name, *values))
-            self._run.append(*decided, ["artifact", artifact, False, True, branch, number])
+        if records := await self._run.artifact(name, *values):
+            self._run.append(*records)
             await self._run.keep_up()
 
     async def _pure(self, kind: str, make: Callable[[], int]) -> int:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
-from a2a.types import Message, Part, TaskState
+from a2a.types import Message, Part
 from opentelemetry import metrics
 
 from sidecard.actions import REPEATING, Action, read
@@ -14,7 +14,7 @@ from sidecard.tasks import binding
 from sidecard.tasks.recording import StepFailed
 from sidecard.tasks.results import Delegated
 from sidecard.tasks.run import Run
-from sidecard.tasks.states import INTERRUPTED, state_name
+from sidecard.tasks.states import COMPLETED, FAILED, INTERRUPTED, REJECTED, state_name
 from sidecard.tasks.waits import TokenRefused, Waits
 from sidecard.tasks.watch import NotTaken
 from sidecard.telemetry import note
@@ -67,8 +67,8 @@ class Delegation:
         Raises DelegationFailed, PassedOn, AgentUnavailable, ConfigurationError for actions that there are not.
         """
         said = {
-            TaskState.TASK_STATE_FAILED: read(failed, TaskState.TASK_STATE_FAILED) if failed else None,
-            TaskState.TASK_STATE_REJECTED: read(rejected, TaskState.TASK_STATE_REJECTED) if rejected else None,
+            FAILED: read(failed, FAILED) if failed else None,
+            REJECTED: read(rejected, REJECTED) if rejected else None,
         }
         self._tried = [agent]
         failure: DelegationFailed | None = None
@@ -81,7 +81,7 @@ class Delegation:
                 # It was the other one's to say no: nothing came of asking this one.
             else:
                 state = done.task.status.state
-                if state == TaskState.TASK_STATE_COMPLETED:
+                if state == COMPLETED:
                     return done
                 reason = binding.text_of(done.task.status.message) or "no reason given"
                 failure = DelegationFailed(agent, self._skill, state_name(state), reason)
@@ -181,11 +181,11 @@ def _applicable(done: Delegated, said: tuple[Action, ...] | None) -> tuple[tuple
         except ConfigurationError:  # of another version, or no agent of ours
             said = ()
         said = tuple(action for action in said if action.kind != "reject")
-    unsafe = state == TaskState.TASK_STATE_FAILED and not ended.repeatable
+    unsafe = state == FAILED and not ended.repeatable
     return tuple(action for action in said if not (unsafe and action.kind in REPEATING)), ended.repeatable
 
 
-_DECLARED = frozenset({TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_REJECTED})
+_DECLARED = frozenset({FAILED, REJECTED})
 
 
 def _varied(seconds: float, task_id: str, number: int) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 import msgpack
-from a2a.types import Message, TaskState
+from a2a.types import Message
 
 from sidecard.agent import Agent
 from sidecard.callers import Caller, Denied
@@ -36,7 +36,7 @@ from sidecard.tasks.retention import Keep, Retention
 from sidecard.tasks.runner import RUNS, Runner
 from sidecard.tasks.slots import Slot
 from sidecard.tasks.state import HELD
-from sidecard.tasks.states import state_name
+from sidecard.tasks.states import CANCELED, FAILED, state_name
 from sidecard.tasks.store import StateStore, prove
 from sidecard.tasks.tail import Tail
 from sidecard.tasks.tokens import TaskTokens
@@ -260,7 +260,7 @@ class Engine:
             async with asyncio.timeout(CANCEL_SECONDS):
                 while not live.folded.ended:
                     await live.changed()
-        if live.folded.ended and live.folded.state != TaskState.TASK_STATE_CANCELED:
+        if live.folded.ended and live.folded.state != CANCELED:
             raise TaskEnded(f"task {live.task_id} ended {state_name(live.folded.state)} before it could be canceled")
 
     def _admit(self) -> None:
@@ -326,7 +326,7 @@ class Engine:
     async def _give_up(self, live: Live) -> None:
         live.failure = "process died"
         reason = f"{live.meta['skill']} was given up: the process that ran it died each time; the agent's log has more"
-        await self._runner.end(live, TaskState.TASK_STATE_FAILED, reason, repeatable=False)
+        await self._runner.end(live, FAILED, reason, repeatable=False)
 
     def _look(self, task_ids: Collection[str]) -> None:
         """Others have appended to these tasks, which are this replica's."""
@@ -347,7 +347,7 @@ class Engine:
             if live.run is not None:
                 await live.run.cancel()
             if not live.ended and live.lost is None:
-                await self._runner.end(live, TaskState.TASK_STATE_CANCELED, f"canceled by {live.folded.cancel_by}")
+                await self._runner.end(live, CANCELED, f"canceled by {live.folded.cancel_by}")
                 await live.stored()
         except SidecardError as error:
             log.warning("task %s is not canceled here: %s", live.task_id, error)

@@ -26,7 +26,6 @@ from a2a.types import (
     SendMessageRequest,
     SubscribeToTaskRequest,
     TaskPushNotificationConfig,
-    TaskState,
 )
 from a2a.types import Task as A2ATask
 from a2a.utils.errors import (
@@ -64,7 +63,7 @@ from sidecard.tasks.rights import (
     verified,
 )
 from sidecard.tasks.state import Place
-from sidecard.tasks.states import state_name
+from sidecard.tasks.states import CANCELED, state_name
 from sidecard.tasks.tombstone import TaskExpired
 from sidecard.validation import explain
 
@@ -72,6 +71,7 @@ log = logging.getLogger("sidecard.tasks")
 
 LAST_EVENT_HEADER = "last-event-id"
 """HTTP header, or gRPC metadata, of a SubscribeToTask that goes on where another stream was cut."""
+_USER = Role.ROLE_USER
 TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NOT_THEIRS = "none: it is not theirs"
 """What the audit knows and no answer says: that a task which somebody may not see is there."""
@@ -169,7 +169,7 @@ class DurableRequestHandler(RequestHandler):
         validate_history_length(params.configuration)
         message = params.message
         checks.check_ids(messageId=message.message_id, contextId=message.context_id)
-        if message.role != Role.ROLE_USER:
+        if message.role != _USER:
             raise InvalidParamsError("a message sent to an agent has role ROLE_USER")
         if message.task_id and not TASK_ID.fullmatch(message.task_id):
             raise TaskNotFoundError
@@ -266,7 +266,7 @@ class DurableRequestHandler(RequestHandler):
         async with self._task(params.id, context, tenant, owner_only=True) as live:
             with contextlib.suppress(TaskEnded):
                 await self._engine().cancel(live, caller_of(context, tenant), act=act_of(context))
-                if live.folded.state == TaskState.TASK_STATE_CANCELED:
+                if live.folded.state == CANCELED:
                     return live.folded.public()
             raise TaskNotCancelableError(f"the task is {state_name(live.state)} already")
 

@@ -40,26 +40,29 @@ class TaskIds:
 
     def __init__(self, agent: str, key: bytes, former: Sequence[bytes] = ()) -> None:
         self._agent = agent
-        self._key = key
-        self._former = former
+        self._keys = [key, *former]
+        # Begun once for each key: to begin an HMAC costs several times as much as it takes for so little.
+        self._present, *self._former = [hmac.new(key, digestmod="sha256") for key in self._keys]
 
     def of(self, tenant: str, owner: str, message_id: str) -> str:
         """The id of the task that this message makes."""
-        return self._with(self._key, tenant, owner, message_id)
+        return self._with(self._present, tenant, owner, message_id)
 
     def former(self, tenant: str, owner: str, message_id: str) -> list[str]:
         """The ids that it would have had under former keys."""
-        return [self._with(key, tenant, owner, message_id) for key in self._former]
+        return [self._with(begun, tenant, owner, message_id) for begun in self._former]
 
-    def _with(self, key: bytes, *named: str) -> str:
-        return hmac.digest(key, msgpack.packb([self._agent, *named]), "sha256").hex()[:32]
+    def _with(self, begun: hmac.HMAC, *named: str) -> str:
+        made = begun.copy()
+        made.update(msgpack.packb([self._agent, *named]))
+        return made.hexdigest()[:32]
 
     async def check(self, store: StateStore) -> None:
         """See to it that the store's tasks were made with these keys, and note the present one.
 
         Raises ConfigurationError when they were made with another, StoreUnavailable.
         """
-        present, *former = [_fingerprint(key) for key in (self._key, *self._former)]
+        present, *former = [_fingerprint(key) for key in self._keys]
         stored = (await store.read([KEY])).get(KEY)
         if stored is None:
             with contextlib.suppress(TaskConflict):
@@ -96,12 +99,10 @@ def check_digest(known: str | None, message: Message, *digests: str) -> None:
 
 def digest_of(message: Message, skill: str) -> str:
     """What a message says: role, parts, the ids it names, and the skill; not its trace or deadline."""
-    said = Message(
-        role=message.role,
-        parts=message.parts,
-        task_id=message.task_id,
-        context_id=message.context_id,
-        reference_task_ids=message.reference_task_ids,
-    )
+    said = Message()
+    said.CopyFrom(message)
+    for field in ("message_id", "metadata", "extensions"):
+        said.ClearField(field)
+    said.DiscardUnknownFields()
     content = said.SerializeToString(deterministic=True)
     return hashlib.sha256(msgpack.packb([skill, content])).hexdigest()[:32]

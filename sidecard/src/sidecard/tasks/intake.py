@@ -4,7 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from a2a.types import Message, TaskPushNotificationConfig, TaskState
+from a2a.types import Message, TaskPushNotificationConfig
 
 from sidecard.agent import Skill
 from sidecard.callers import Caller
@@ -20,6 +20,7 @@ from sidecard.tasks.identity import TaskIds, check_digest, check_same, digest_of
 from sidecard.tasks.live import Live
 from sidecard.tasks.lives import Lives
 from sidecard.tasks.screened import IN_PIECES
+from sidecard.tasks.states import CANCELED, REJECTED, SUBMITTED, WORKING
 from sidecard.tasks.store import StateStore
 from sidecard.tasks.tokens import TaskTokens
 from sidecard.tasks.tombstone import TaskExpired, Tombstone
@@ -190,17 +191,18 @@ class Intake:
             self._tokens.begin(meta, caller)
         message.task_id, message.context_id = task_id, meta["context"]
         live = self._lives.begin(meta)
+        if runs := skill.idempotent and not (withdrawn or received.outcome.withheld):
+            live.writer.hold(live, FIRST_ENTRY_SECONDS)
         live.append(
             ["new", meta],
             ["message", message.message_id, received.stored, caller.subject, message.SerializeToString()],
             *received.outcome.records,
             *_push(task_id, webhook),
-            live.status(TaskState.TASK_STATE_SUBMITTED),
-            *([live.status(TaskState.TASK_STATE_CANCELED)] if withdrawn else _withheld(live, received)),
+            live.status(SUBMITTED),
+            *([live.status(CANCELED)] if withdrawn else _withheld(live, received)),
             act=act,
         )
-        if skill.idempotent and not (withdrawn or received.outcome.withheld):
-            live.writer.hold(FIRST_ENTRY_SECONDS)
+        if runs:
             self._run(live, message)
         return live
 
@@ -257,7 +259,7 @@ class Intake:
             raise Withheld(received.outcome.withheld)
         else:
             message.context_id = live.meta["context"]
-            working = [live.status(TaskState.TASK_STATE_WORKING)] if live.question is not None else []
+            working = [live.status(WORKING)] if live.question is not None else []
             said: Record = ["message", message.message_id, received.stored, caller.subject, message.SerializeToString()]
             if grant is not None:
                 said = ["grant", *said[1:], self._clock()]
@@ -286,7 +288,7 @@ def _withheld(live: Live, received: Received) -> list[Record]:
     if not reason:
         return []
     said = binding.agent_says(reason, f"{live.task_id}:end", task_id=live.task_id, context_id=live.meta["context"])
-    return [live.status(TaskState.TASK_STATE_REJECTED, said.SerializeToString())]
+    return [live.status(REJECTED, said.SerializeToString())]
 
 
 def _push(task_id: str, webhook: TaskPushNotificationConfig | None) -> list[Record]:

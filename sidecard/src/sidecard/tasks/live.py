@@ -128,8 +128,8 @@ class Live:
     @property
     def busy(self) -> bool:
         """Whether memory is needed for it: something runs, waits, follows or is to be written."""
-        waits = self.watches or self._followers or self._pending or self.writer.writing
-        return bool(self.users or self.run or self.canceling or waits)
+        works = self.users or self.run or self.canceling or self.watches
+        return bool(works or self.writer.writing or self._pending or self._followers)
 
     @property
     def behind(self) -> bool:
@@ -210,7 +210,7 @@ class Live:
     def _storing(self, *, hurry: bool) -> asyncio.Future[None] | None:
         """What ends when everything appended so far is stored; None when it is already."""
         if hurry:
-            self.writer.release()
+            self.writer.release(self)
         if self.lost is not None:
             raise self.lost
         return self._pending.waiter()
@@ -291,8 +291,9 @@ class Live:
         """See writer.Written. Everybody is told."""
         before, question = self.folded.state, self.folded.question
         self.folded.apply(entry)
+        followed = bool(self._followers)
         for number, record in enumerate(entry.records):
-            if self._followers:
+            if followed:
                 self._followers.tell(record, (self.folded.n, number))
             if record[0] in ENDS:
                 self._outcomes.stored(record[1])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from a2a.types import Artifact, Message, TaskState
+from a2a.types import Artifact, Message
 
 from sidecard.agent import Agent
 from sidecard.screening.finding import Action, Decision, Direction, Withheld
@@ -21,6 +21,7 @@ from sidecard.tasks.run import STOP_SECONDS, Branch, OutcomeUnknown, Run, StepMi
 from sidecard.tasks.runner import Runner
 from sidecard.tasks.screened import Screened
 from sidecard.tasks.state import FoldedTask, Step
+from sidecard.tasks.states import SUBMITTED
 from sidecard.tasks.store import StateStore
 
 T = TypeVar("T")
@@ -104,7 +105,7 @@ class _Replayed(Live):
         begun = replace(folded, emitted={})
         journal = Journal(ReadOnly(store))
         super().__init__(journal, _NOBODY, begun, folded.meta, replica="replay", clock=lambda: folded.at)
-        self._prospect.state, self._prospect.question = TaskState.TASK_STATE_SUBMITTED, None
+        self._prospect.state, self._prospect.question = SUBMITTED, None
         self.recorded = outputs_of(entries)
         self.withheld = list(_withheld(entries))
         self._did = did

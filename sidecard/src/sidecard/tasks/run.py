@@ -7,8 +7,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from a2a.types import TaskState
-
 from sidecard.errors import SidecardError
 from sidecard.screening.guard import Guard
 from sidecard.tasks import binding
@@ -17,6 +15,7 @@ from sidecard.tasks.live import Live
 from sidecard.tasks.recording import same
 from sidecard.tasks.screened import Screened
 from sidecard.tasks.state import Step
+from sidecard.tasks.states import WORKING
 
 EVICT_SECONDS = 30.0
 """How long a run that only waits for something that may come soon stays in memory."""
@@ -185,6 +184,15 @@ class Run:
                 decided, artifact = await self.screened.given_on(given, pieces, before)
                 self.append(*decided, ["artifact", artifact, True, False, branch, number])
 
+    async def artifact(self, name: str, *values: object) -> list[Record]:
+        """The records of an artifact that this branch gives out; none where it is stored already."""
+        branch, number, stored = self.output()
+        self.screened.forget(branch, name)
+        if stored:
+            return []
+        decided, artifact = await self.screened.artifact(binding.artifact_of(name, name, *values))
+        return [*decided, ["artifact", artifact, False, True, branch, number]]
+
     def append(self, *records: Record) -> None:
         """Append to the task's log; refused once the run is over."""
         self.check()
@@ -214,7 +222,7 @@ class Run:
             live = self.live
             if not (self.over or self.cancelling or live.ended or live.lost):
                 asked = live.question is not None and live.question.step == key
-                status = [live.status(TaskState.TASK_STATE_WORKING)] if asked else []
+                status = [live.status(WORKING)] if asked else []
                 live.append(["dropped", key, kind, arguments, None], *status)
                 self._watcher.unwatch(live, key)
             raise

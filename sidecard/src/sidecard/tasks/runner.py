@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from a2a.types import Message, TaskState
+from a2a.types import Message
 from pydantic import BaseModel, ValidationError
 
 from sidecard.agent import Agent, Skill
@@ -22,6 +22,7 @@ from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.rights import owner_of
 from sidecard.tasks.run import OutcomeUnknown, Run, StepMismatch, Watcher
 from sidecard.tasks.state import ALONE
+from sidecard.tasks.states import COMPLETED, FAILED, REJECTED, SUBMITTED, WORKING
 from sidecard.tasks.turns import Limits, Turns
 from sidecard.telemetry import continue_trace, span
 from sidecard.validation import explain
@@ -78,8 +79,8 @@ class Runner:
         context = live.meta["context"]
         message = binding.agent_says(reason, f"{live.task_id}:end", task_id=live.task_id, context_id=context)
         skill = self._agent.skill_of(live.meta["skill"], live.meta["version"])
-        if skill is not None and state in (TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_REJECTED):
-            action = skill.failed if state == TaskState.TASK_STATE_FAILED else skill.rejected
+        if skill is not None and state in (FAILED, REJECTED):
+            action = skill.failed if state == FAILED else skill.rejected
             Ended(action=action, repeatable=skill.idempotent and repeatable).attach(message)
         decided, said = await self._last_words(live, message)
         with contextlib.suppress(TaskEnded):
@@ -126,7 +127,7 @@ class Runner:
                 log.exception("skill %s was cancelled from within in task %s", name, live.task_id)
                 await self._fail(live, f"{name} was cancelled from within", "cancelled within")
             except Rejected as rejected:
-                await self.end(live, TaskState.TASK_STATE_REJECTED, str(rejected))
+                await self.end(live, REJECTED, str(rejected))
             except StepMismatch as error:
                 log.error("task %s is stopped where it is: %s", live.task_id, error)
                 live.stall(TaskConflict(f"task {live.task_id} is stopped where it is: {error}"))
@@ -140,26 +141,27 @@ class Runner:
                 details = f"the agent's log has the details of task {live.task_id}"
                 await self._fail(live, f"{name} failed unexpectedly; {details}", "unexpected")
             finally:
-                live.writer.release()
+                live.writer.release(live)
 
     async def _fail(self, live: Live, reason: str, kind: str) -> None:
         if live.lost is None and not live.ended:
             live.failure = kind
             repeatable = kind != OutcomeUnknown.__name__
-            await self.end(live, TaskState.TASK_STATE_FAILED, reason, repeatable=repeatable)
+            await self.end(live, FAILED, reason, repeatable=repeatable)
 
     async def _skill(self, live: Live, run: Run, skill: Skill, message: Message) -> None:
         task = Task(run, owner_of(live.meta, self._scopes_of), self._vouching)
-        if live.state == TaskState.TASK_STATE_SUBMITTED:
-            run.append(live.status(TaskState.TASK_STATE_WORKING))
+        if live.state == SUBMITTED:
+            run.append(live.status(WORKING))
         result = await skill.function(await _bind(task, skill, message), task)
         await run.let_go(everywhere=True)
+        records: list[Record] = []
         if result is not None:
             value = result if isinstance(result, (str, BaseModel)) else skill.output.dump_python(result, mode="json")
-            await task.artifact("result", value)
+            records = await run.artifact("result", value)
         delegated = live.folded.children or live.folded.unheard or live.watches
         orphans = await self._watches.cancel_children(live) if delegated else []
-        run.append(*orphans, live.status(TaskState.TASK_STATE_COMPLETED))
+        run.append(*records, *orphans, live.status(COMPLETED))
 
 
 async def _bind(task: Task, skill: Skill, message: Message) -> object:

@@ -1,32 +1,43 @@
 """The states of a task and the moves between them: the one table that decides what may follow what (A2A 1.0 §4.1.3)."""
 
-from a2a.types import TaskState as S
+from a2a.types import TaskState
 
 from sidecard.errors import SidecardError
 
-_ENDS = frozenset({S.TASK_STATE_COMPLETED, S.TASK_STATE_FAILED, S.TASK_STATE_CANCELED, S.TASK_STATE_REJECTED})
-
-NEW = S.TASK_STATE_UNSPECIFIED
+# Read once: protobuf looks a state's number up anew each time that it is named.
+NEW = TaskState.TASK_STATE_UNSPECIFIED
 """A task without any status yet: its first entry is being made."""
+SUBMITTED = TaskState.TASK_STATE_SUBMITTED
+WORKING = TaskState.TASK_STATE_WORKING
+INPUT_REQUIRED = TaskState.TASK_STATE_INPUT_REQUIRED
+AUTH_REQUIRED = TaskState.TASK_STATE_AUTH_REQUIRED
+COMPLETED = TaskState.TASK_STATE_COMPLETED
+FAILED = TaskState.TASK_STATE_FAILED
+CANCELED = TaskState.TASK_STATE_CANCELED
+REJECTED = TaskState.TASK_STATE_REJECTED
+
+_ENDS = frozenset({COMPLETED, FAILED, CANCELED, REJECTED})
 
 MOVES: dict[int, frozenset[int]] = {
-    NEW: frozenset({S.TASK_STATE_SUBMITTED}),
+    NEW: frozenset({SUBMITTED}),
     # It may end before its skill has begun: cancelled, or given up because its process died each time.
-    S.TASK_STATE_SUBMITTED: _ENDS - {S.TASK_STATE_COMPLETED} | {S.TASK_STATE_WORKING},
+    SUBMITTED: _ENDS - {COMPLETED} | {WORKING},
     # From working to working: progress is told so.
-    S.TASK_STATE_WORKING: _ENDS | {S.TASK_STATE_WORKING, S.TASK_STATE_INPUT_REQUIRED, S.TASK_STATE_AUTH_REQUIRED},
+    WORKING: _ENDS | {WORKING, INPUT_REQUIRED, AUTH_REQUIRED},
     # One question is open at a time. The next is asked once the task works again; another branch may end it meanwhile.
-    S.TASK_STATE_INPUT_REQUIRED: _ENDS | {S.TASK_STATE_WORKING},
-    S.TASK_STATE_AUTH_REQUIRED: _ENDS | {S.TASK_STATE_WORKING},
-    S.TASK_STATE_COMPLETED: frozenset(),
-    S.TASK_STATE_FAILED: frozenset(),
-    S.TASK_STATE_CANCELED: frozenset(),
-    S.TASK_STATE_REJECTED: frozenset(),
+    INPUT_REQUIRED: _ENDS | {WORKING},
+    AUTH_REQUIRED: _ENDS | {WORKING},
+    COMPLETED: frozenset(),
+    FAILED: frozenset(),
+    CANCELED: frozenset(),
+    REJECTED: frozenset(),
 }
 """Where a task may go from each state. Whoever appends a status is held to it."""
 
 TERMINAL = frozenset(state for state, moves in MOVES.items() if not moves)
-INTERRUPTED = frozenset({S.TASK_STATE_INPUT_REQUIRED, S.TASK_STATE_AUTH_REQUIRED})
+INTERRUPTED = frozenset({INPUT_REQUIRED, AUTH_REQUIRED})
+
+_NAMES = {state: TaskState.Name(state).removeprefix("TASK_STATE_") for state in MOVES}
 
 
 class IllegalMove(SidecardError):
@@ -41,4 +52,4 @@ def check_move(before: int, after: int) -> None:
 
 def state_name(state: int) -> str:
     """COMPLETED for TASK_STATE_COMPLETED: the short name used in metrics and messages."""
-    return S.Name(state).removeprefix("TASK_STATE_")
+    return _NAMES[state]

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 
-from a2a.types import Message, TaskState
+from a2a.types import Message
 from a2a.types import Task as A2ATask
 
 from sidecard.errors import AgentUnavailable
@@ -15,6 +15,7 @@ from sidecard.tasks.recording import fingerprint_of, nameless
 from sidecard.tasks.results import Answer, Authority, Delegated
 from sidecard.tasks.run import Run
 from sidecard.tasks.state import ASK, CALL, Step
+from sidecard.tasks.states import AUTH_REQUIRED, INPUT_REQUIRED
 from sidecard.tasks.watch import NotTaken
 from sidecard.vouching import Vouching, needs_proof, said_by
 
@@ -48,7 +49,7 @@ class Waits:
     ) -> Authority:
         """Ask for an authority once; see `context.Task.authorize`. With `token` it is granted only along with one."""
         asked = Asked(question="", authority=authority, details=dict(details), token=token)
-        return Authority.of((await self._asked(prompt, asked, TaskState.TASK_STATE_AUTH_REQUIRED)).value, authority)
+        return Authority.of((await self._asked(prompt, asked, AUTH_REQUIRED)).value, authority)
 
     async def ask_on(self, done: Delegated) -> tuple[Message, Sent]:
         """Ask what a delegated task asks, just as it does, and return what is to be answered there."""
@@ -61,9 +62,7 @@ class Waits:
         sent = Sent(skill=done.skill, subject=by, question=asked.question, grant=said.grant, proof=said.proof)
         return answer, self._proven(asked, answer, sent)
 
-    async def _asked(
-        self, prompt: str, asked: Asked, state: int = TaskState.TASK_STATE_INPUT_REQUIRED, *, relayed: bool = False
-    ) -> Step:
+    async def _asked(self, prompt: str, asked: Asked, state: int = INPUT_REQUIRED, *, relayed: bool = False) -> Step:
         """Open a question and wait for its answer: its step, ended."""
         arguments: list[object] = [asked.options, asked.scope, asked.by_other]
         if asked.authority:

@@ -87,8 +87,7 @@ class Writer:
         self._clock = clock
         self._next = NextEntry(folded, replica)
         self._flushing: asyncio.Task[None] | None = None
-        self._held: asyncio.Future[None] | None = None
-        self._releasing: asyncio.TimerHandle | None = None
+        self._held: asyncio.TimerHandle | None = None
         self._pausing = False
         self._races = 0
 
@@ -98,29 +97,29 @@ class Writer:
         return self._flushing is not None
 
     def start(self, task: Written) -> None:
-        """Write what is pending, and what will be while that is written."""
-        if self._flushing is None:
+        """Write what is pending, and what will be while that is written; nothing while it is held."""
+        if self._flushing is None and self._held is None:
             self._flushing = asyncio.create_task(self._flush(task), name=f"flush {self._meta['task']}")
 
     def cancel(self) -> list[asyncio.Task[None]]:
         """Stop writing; what is in flight may be stored all the same. Returns what ends when that is done."""
+        if self._held is not None:
+            self._held.cancel()
         if self._flushing is None:
             return []
         self._flushing.cancel()
         return [self._flushing]
 
-    def hold(self, seconds: float) -> None:
+    def hold(self, task: Written, seconds: float) -> None:
         """Let the first entry wait that long for what else might join it."""
-        loop = asyncio.get_running_loop()
-        self._held = loop.create_future()
-        self._releasing = loop.call_later(seconds, self.release)
+        self._held = asyncio.get_running_loop().call_later(seconds, self.release, task)
 
-    def release(self) -> None:
-        """Write the first entry now."""
-        if self._releasing is not None:
-            self._releasing.cancel()
-        if self._held is not None and not self._held.done():
-            self._held.set_result(None)
+    def release(self, task: Written) -> None:
+        """Write the first entry now, if it was held."""
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+            self.start(task)
 
     def pause(self) -> None:
         """Leave a gap before the next entry, in which others may write: a fast stream could starve a cancel."""
@@ -128,9 +127,6 @@ class Writer:
 
     async def _flush(self, task: Written) -> None:
         try:
-            if self._held is not None:
-                await self._held
-                self._held = None
             while self._pending and task.lost is None:
                 if self._pausing:
                     self._pausing = False
