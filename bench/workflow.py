@@ -61,7 +61,10 @@ def app(settings: Settings) -> Starlette:
         client: DaprWorkflowClient = request.app.state.client
         instance = await client.schedule_new_workflow("errands", input=(await request.body()).decode())
         ended = await client.wait_for_workflow_completion(instance)
-        return PlainTextResponse(ended.runtime_status.name if ended else "lost")
+        if ended is None:
+            return PlainTextResponse("lost")
+        failure = ended.failure_details
+        return PlainTextResponse(f"{ended.runtime_status.name} {failure.message if failure else ''}".rstrip())
 
     @asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
