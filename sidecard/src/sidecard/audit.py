@@ -36,7 +36,7 @@ from sidecard.callers import Caller, CallerUser
 from sidecard.errors import StoreUnavailable
 from sidecard.refusals import Forbidden, Unavailable
 from sidecard.tasks.act import KEY, REFUSED, Act
-from sidecard.tasks.handler import TASK_ID
+from sidecard.tasks.identity import TASK_ID
 from sidecard.tasks.journal import Journal
 from sidecard.telemetry import current_trace_id
 

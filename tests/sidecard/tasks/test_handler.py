@@ -38,7 +38,7 @@ from pydantic import BaseModel
 from sidecard import Agent, Task
 from sidecard.extension import URI, Sent
 from sidecard.strict_json import MAX_VALUES
-from sidecard.tasks import handler, listing
+from sidecard.tasks import listing, reception
 from sidecard.tasks.push_configs import MOST_WEBHOOKS
 from sidecard.tasks.tombstone import TaskExpired
 from sidecard.testing import FakeWebhooks, MemoryStore, key_of, message, served
@@ -346,13 +346,13 @@ async def test_a_task_takes_so_many_messages_and_no_more(desk, shop, monkeypatch
     """It is in memory as a whole: whoever goes on and on is told to start a new one. Repeated messages are fine."""
     client = desk.client("JSONRPC", "ada")
     task = await send(client, "slow", return_immediately=True)
-    monkeypatch.setattr(handler, "MOST_MESSAGES", 3)
+    monkeypatch.setattr(reception, "MOST_MESSAGES", 3)
     for number in (2, 3, 2):
         await send(client, "slow", f"m{number}", task_id=task.id, text="more", return_immediately=True)
     with refused(UnsupportedOperationError, "as many messages"):
         await send(client, "slow", "m4", task_id=task.id, text="more", return_immediately=True)
     monkeypatch.undo()
-    monkeypatch.setattr(handler, "MOST_TASK_BYTES", 10)
+    monkeypatch.setattr(reception, "MOST_TASK_BYTES", 10)
     with refused(UnsupportedOperationError, "as many messages"):
         await send(client, "slow", "m4", task_id=task.id, text="more", return_immediately=True)
     shop.gate.set()

@@ -6,7 +6,7 @@ from functools import cache
 from typing import cast
 
 from a2a.types import SendMessageRequest, TaskPushNotificationConfig
-from a2a.utils.errors import InvalidParamsError
+from a2a.utils.errors import InvalidParamsError, PushNotificationNotSupportedError
 from a2a.utils.proto_utils import validate_proto_required_fields
 from google.api.field_behavior_pb2 import FieldBehavior, field_behavior
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -125,14 +125,22 @@ def _too_many() -> InvalidParamsError:
     return InvalidParamsError(f"a message has at most {MAX_VALUES} values; put large data into a file part")
 
 
-def check_webhook(config: TaskPushNotificationConfig, webhooks: Webhooks) -> None:
-    """Raises InvalidParamsError for a configuration that nothing could, or may, be delivered to."""
+def check_offered(webhooks: Webhooks | None) -> Webhooks:
+    """Raises PushNotificationNotSupportedError where the operator allows none (§3.3.4)."""
+    if webhooks is None:
+        raise PushNotificationNotSupportedError("this agent sends no push notifications; follow or get the task")
+    return webhooks
+
+
+def check_webhook(config: TaskPushNotificationConfig, webhooks: Webhooks | None) -> None:
+    """Raises the same, and InvalidParamsError for a configuration that nothing could, or may, be delivered to."""
+    offered = check_offered(webhooks)
     required(config)
     check_ids(id=config.id)
     if len(config.url) > MAX_URL:
         raise InvalidParamsError(f"a push notification url has at most {MAX_URL} characters")
     try:
-        webhooks.check(config)
+        offered.check(config)
     except DestinationRefused as error:
         raise InvalidParamsError(f"nothing can be sent to this push notification url: {error}") from None
     except ValueError as error:

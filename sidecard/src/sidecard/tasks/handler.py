@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from typing import cast
@@ -22,7 +20,6 @@ from a2a.types import (
     ListTasksRequest,
     ListTasksResponse,
     Message,
-    Role,
     SendMessageRequest,
     SubscribeToTaskRequest,
     TaskPushNotificationConfig,
@@ -30,32 +27,29 @@ from a2a.types import (
 from a2a.types import Task as A2ATask
 from a2a.utils.errors import (
     InvalidParamsError,
-    PushNotificationNotSupportedError,
     TaskNotCancelableError,
     TaskNotFoundError,
     UnsupportedOperationError,
 )
 from a2a.utils.task import apply_history_length, validate_history_length
-from pydantic import ValidationError
 
 from sidecard.callers import Caller, Denied
-from sidecard.extension import URI, Sent
 from sidecard.push import Webhooks
-from sidecard.refusals import Forbidden, Unauthenticated
+from sidecard.refusals import Unauthenticated
 from sidecard.screening.vault import SealNotOpened
 from sidecard.tasks import checks, push_configs, reveal
 from sidecard.tasks.a2a_errors import as_a2a_errors
-from sidecard.tasks.act import REPEATED, Act, act_of
-from sidecard.tasks.choice import choose
+from sidecard.tasks.act import act_of
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.events import Event, read_place
+from sidecard.tasks.identity import TASK_ID
 from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.live import Live, TaskEnded
+from sidecard.tasks.reception import Reception
 from sidecard.tasks.rights import (
+    LESS_THAN_NEEDED,
+    NOT_THEIRS,
     caller_of,
-    check_may_answer,
-    check_may_go_on,
-    has_answered,
     may_see,
     right_to,
     right_to_reveal,
@@ -64,21 +58,9 @@ from sidecard.tasks.rights import (
 )
 from sidecard.tasks.state import Place
 from sidecard.tasks.states import CANCELED, state_name
-from sidecard.tasks.tombstone import TaskExpired
-from sidecard.validation import explain
-
-log = logging.getLogger("sidecard.tasks")
 
 LAST_EVENT_HEADER = "last-event-id"
 """HTTP header, or gRPC metadata, of a SubscribeToTask that goes on where another stream was cut."""
-_USER = Role.ROLE_USER
-TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-NOT_THEIRS = "none: it is not theirs"
-"""What the audit knows and no answer says: that a task which somebody may not see is there."""
-LESS_THAN_NEEDED = "none: it came with less than it takes"
-MOST_MESSAGES = 1_000
-MOST_TASK_BYTES = 32_000_000
-"""What a task may hold before it takes no more messages: all of it is kept in memory, and given out as a whole."""
 
 
 class DurableRequestHandler(RequestHandler):
@@ -98,7 +80,7 @@ class DurableRequestHandler(RequestHandler):
         What is still given to a caller ends, with Unauthenticated, once that one is `denied`.
         """
         self._engine = engine
-        self._scopes_of = scopes_of
+        self._reception = Reception(engine, scopes_of=scopes_of, webhooks=webhooks)
         self._extended_card = extended_card
         self._webhooks = webhooks
         self._denied = denied or Denied()
@@ -107,7 +89,7 @@ class DurableRequestHandler(RequestHandler):
 
     async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> A2ATask | Message:
         """SendMessage (§3.1.1): returns once the task has ended or waits for somebody, or at once when asked to."""
-        async with self._accepted(params, context) as live:
+        async with self._reception.take(params, context) as live:
             if not params.configuration.return_immediately:
                 await live.settled()
                 self._still_lets_in(context)
@@ -117,116 +99,10 @@ class DurableRequestHandler(RequestHandler):
         self, params: SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event]:
         """SendStreamingMessage (§3.1.2): the task, then what happens to it."""
-        async with self._accepted(params, context) as live, self._events(live, context) as events:
+        async with self._reception.take(params, context) as live, self._events(live, context) as events:
             async for event in events:
                 yield event
             self._still_lets_in(context)
-
-    @contextlib.asynccontextmanager
-    async def _accepted(self, params: SendMessageRequest, context: ServerCallContext) -> AsyncIterator[Live]:
-        """The task of a message, once the message is stored in it."""
-        with as_a2a_errors:
-            tenant = tenant_of(params, context)
-            caller = caller_of(context, tenant)
-            sent = self._check(params)
-            caller = caller.on_behalf_of(sent.subject)
-            act = act_of(context)
-            act.subject = caller.subject
-            message = Message()
-            message.CopyFrom(params.message)
-            engine = self._engine()
-            webhook = push_configs.sent_with(params)
-            task_id = message.task_id
-            if not task_id:
-                skill = choose(engine.agent.skills, caller, sent, message)
-                act.skill, act.right = skill.id, f"scope {skill.scope}"
-                try:
-                    task_id = await engine.intake.create(
-                        caller, tenant, skill, message, webhook, withdrawn=sent.withdraw, act=act
-                    )
-                except TaskExpired:
-                    if sent.withdraw:
-                        raise TaskNotFoundError from None
-                    raise
-            async with engine.borrow(task_id) as live:
-                if live is None:
-                    raise TaskNotFoundError
-                if sent.withdraw:
-                    with contextlib.suppress(TaskEnded):
-                        await engine.cancel(live, caller, act=None if act.recorded else act)
-                elif params.message.task_id:
-                    await self._answer(live, caller, tenant, sent, message, webhook=webhook, act=act)
-                elif webhook is not None and webhook.id not in live.folded.push and not live.ended:
-                    await push_configs.keep(live, webhook, act)  # the message was sent before, without it
-                if not act.recorded:
-                    act.task, act.skill, act.outcome = live.task_id, live.meta["skill"], REPEATED
-                yield live
-
-    def _check(self, params: SendMessageRequest) -> Sent:
-        """What is the same for all skills. Raises before anything is stored."""
-        checks.check_content(params)
-        checks.required(params)
-        validate_history_length(params.configuration)
-        message = params.message
-        checks.check_ids(messageId=message.message_id, contextId=message.context_id)
-        if message.role != _USER:
-            raise InvalidParamsError("a message sent to an agent has role ROLE_USER")
-        if message.task_id and not TASK_ID.fullmatch(message.task_id):
-            raise TaskNotFoundError
-        if not all(part.WhichOneof("content") for part in message.parts):
-            raise InvalidParamsError("every part has text, data, raw or url")
-        if params.configuration.HasField("task_push_notification_config"):
-            self._check_webhook(params.configuration.task_push_notification_config)
-        try:
-            sent = Sent.of(params)
-        except ValidationError as error:
-            raise InvalidParamsError(f"metadata under {URI} is malformed: {explain(error)}") from None
-        if sent.grant is not None and not message.task_id:
-            raise InvalidParamsError("a grant belongs to the task that waits for it: name that")
-        if sent.withdraw and message.task_id:
-            raise InvalidParamsError("only a first message can be withdrawn; cancel its task with CancelTask")
-        return sent
-
-    async def _answer(
-        self,
-        live: Live,
-        caller: Caller,
-        tenant: str,
-        sent: Sent,
-        message: Message,
-        *,
-        webhook: TaskPushNotificationConfig | None,
-        act: Act,
-    ) -> None:
-        act.right = right_to(live.folded, caller, tenant)
-        if not act.right:
-            if not has_answered(live.folded, caller, tenant, message):
-                act.right = NOT_THEIRS
-                raise TaskNotFoundError
-            act.right = "has answered before"
-        act.skill = live.meta["skill"]
-        if message.context_id and message.context_id != live.meta["context"]:
-            raise InvalidParamsError("contextId is not this task's context")
-        if webhook is not None and not may_see(live.folded, caller, tenant, owner_only=True):
-            raise Forbidden("only its owner has a webhook told of a task; answer without one")
-        # Before the checks that follow, since it may take a while: what they find must still hold when it is stored.
-        original = _copy(message) if sent.proof else message  # what is proven is what was sent, not what is left of it
-        received = await self._engine().intake.inspect_answer(live, caller, message, sent.grant)
-        if message.message_id not in live.messages:
-            if live.ended:
-                raise UnsupportedOperationError(
-                    f"the task is {state_name(live.state)} and takes no more messages; start a new one"
-                )
-            if len(live.messages) >= MOST_MESSAGES or live.folded.task.ByteSize() > MOST_TASK_BYTES:
-                raise UnsupportedOperationError("the task has taken as many messages as it can; start a new one")
-            if sent.question and (live.question is None or live.question.id != sent.question):
-                raise InvalidParamsError("the question that this answers is not open (any more)")
-            skill, vouching = self._engine().agent.skills.get(live.meta["skill"]), self._engine().vouching
-            check_may_go_on(live, caller, skill.scope if skill else "")
-            act.right += check_may_answer(live, caller, sent, original, scopes_of=self._scopes_of, vouching=vouching)
-            if webhook is not None:
-                push_configs.check_room(live, webhook)
-        await self._engine().intake.answer(live, caller, message, webhook, sent.grant, received=received, act=act)
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
@@ -337,7 +213,7 @@ class DurableRequestHandler(RequestHandler):
         self, params: TaskPushNotificationConfig, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
         """CreateTaskPushNotificationConfig (§3.1.7)."""
-        self._check_webhook(params)
+        checks.check_webhook(params, self._webhooks)
         async with self._task(params.task_id, context, tenant_of(params, context), owner_only=True) as live:
             return await push_configs.keep(live, params, act_of(context))
 
@@ -345,7 +221,7 @@ class DurableRequestHandler(RequestHandler):
         self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
         """GetTaskPushNotificationConfig (§3.1.8)."""
-        self._offered()
+        checks.check_offered(self._webhooks)
         checks.required(params)
         async with self._task(params.task_id, context, tenant_of(params, context), owner_only=True) as live:
             if params.id not in live.folded.push:
@@ -356,7 +232,7 @@ class DurableRequestHandler(RequestHandler):
         self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> ListTaskPushNotificationConfigsResponse:
         """ListTaskPushNotificationConfigs (§3.1.9)."""
-        self._offered()
+        checks.check_offered(self._webhooks)
         checks.required(params)
         async with self._task(params.task_id, context, tenant_of(params, context), owner_only=True) as live:
             return ListTaskPushNotificationConfigsResponse(configs=map(push_configs.shown, live.folded.push_configs()))
@@ -365,7 +241,7 @@ class DurableRequestHandler(RequestHandler):
         self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
         """DeleteTaskPushNotificationConfig (§3.1.10); deleting what isn't there is no error."""
-        self._offered()
+        checks.check_offered(self._webhooks)
         checks.required(params)
         async with self._task(params.task_id, context, tenant_of(params, context), owner_only=True) as live:
             if params.id in live.folded.push:
@@ -380,21 +256,6 @@ class DurableRequestHandler(RequestHandler):
             caller = caller_of(context, tenant_of(params, context))
             act_of(context).right = "its scopes"
             return self._extended_card(caller)
-
-    def _offered(self) -> Webhooks:
-        """Raises PushNotificationNotSupportedError where the operator allows none (§3.3.4)."""
-        if self._webhooks is None:
-            raise PushNotificationNotSupportedError("this agent sends no push notifications; follow or get the task")
-        return self._webhooks
-
-    def _check_webhook(self, config: TaskPushNotificationConfig) -> None:
-        checks.check_webhook(config, self._offered())
-
-
-def _copy(message: Message) -> Message:
-    copy = Message()
-    copy.CopyFrom(message)
-    return copy
 
 
 def _last_event(context: ServerCallContext) -> Place | None:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import hmac
+import re
 from collections.abc import Sequence
 
 import msgpack
@@ -12,6 +13,8 @@ from sidecard.errors import ConfigurationError, SidecardError, TaskConflict
 from sidecard.tasks.live import Live
 from sidecard.tasks.store import StateStore
 
+TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""The shape of all ids of tasks: nothing else becomes part of a key."""
 KEY = "task-id-key"
 """Where the store has the fingerprint of the key that its tasks' ids are made with."""
 

@@ -15,6 +15,10 @@ from sidecard.tasks.live import Live
 from sidecard.tasks.state import ASK, FoldedTask
 from sidecard.vouching import NotBelieved, Vouching, needs_proof, origin_of, said_by
 
+NOT_THEIRS = "none: it is not theirs"
+"""What the audit knows and no answer says: that a task which somebody may not see is there."""
+LESS_THAN_NEEDED = "none: it came with less than it takes"
+
 
 class InTenant(Protocol):
     """Every request of A2A."""
