@@ -60,12 +60,15 @@ def main() -> None:
     given = parser.parse_args()
     size, parts = (QUICK, given.only or ["sdk", "cost"]) if given.quick else (Size(), given.only or list(PARTS))
     report = Report(Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120))
+    kept = None if given.quick else RESULTS
     try:
         for part in parts:
             with tempfile.TemporaryDirectory(prefix="bench-") as folder:
                 PARTS[part](Path(folder), size, Rounds(given.rounds), report)
-    finally:  # what was measured before something failed is a result too
-        report.finish(None if given.quick else RESULTS)
+    except Exception:
+        report.finish(kept)  # what was measured before is a result too
+        raise
+    report.finish(kept)
 
 
 def _sdk(folder: Path, size: Size, rounds: Rounds, report: Report) -> None:

@@ -76,4 +76,4 @@ def workflow(system: Estate, folder: Path) -> Iterator[Order]:
             DAPR_GRPC_PORT=str(grpc),
             DAPR_API_TOKEN=token,
         )
-        yield Order(port=port, path=PATH, method="", expect=DONE)
+        yield Order(port=port, path=PATH, method="", expect=f"\r\n\r\n{DONE}")

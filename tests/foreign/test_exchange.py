@@ -316,8 +316,8 @@ async def test_nobody_grants_anothers_task_a_token(desk, mesh):
 
 async def test_without_the_guards_somebody_does(desk, mesh, monkeypatch):
     """With the guards off: who sees it, who may grant."""
-    monkeypatch.setattr("sidecard.tasks.handler.right_to", lambda *_, **__: "anybody")
-    monkeypatch.setattr("sidecard.tasks.handler.check_may_answer", lambda *_, **__: "")
+    monkeypatch.setattr("sidecard.tasks.reception.right_to", lambda *_, **__: "anybody")
+    monkeypatch.setattr("sidecard.tasks.reception.check_may_answer", lambda *_, **__: "")
     assert await grants_by_others(desk, mesh) == 1
 
 

@@ -18,7 +18,7 @@ from google.protobuf.json_format import ParseDict
 
 from sidecard import Agent, Task
 from sidecard.extension import URI
-from sidecard.tasks import handler
+from sidecard.tasks import handler, reception
 from sidecard.tasks.reveal import ASKED
 from sidecard.testing import FakeWebhooks, MemoryStore, key_of, served
 from tests.security.calls import REQUESTS, STREAMS, Calls, metadata, told_by
@@ -272,8 +272,9 @@ async def test_without_the_guard_03_tells_by_every_operation(bank, monkeypatch):
 
 def let_in(monkeypatch):
     """The guard is off: everybody has a right to every task."""
-    monkeypatch.setattr(handler, "may_see", lambda *_, **__: True)
-    monkeypatch.setattr(handler, "right_to", lambda *_, **__: "none was asked for")
+    for module in (handler, reception):
+        monkeypatch.setattr(module, "may_see", lambda *_, **__: True)
+        monkeypatch.setattr(module, "right_to", lambda *_, **__: "none was asked for")
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
@@ -293,7 +294,8 @@ async def test_without_owners_lists_and_messages_meet(bank, monkeypatch):
         caller = real(context, tenant)
         return type(caller)("ada", "ada", caller.scopes, caller.tenants)
 
-    monkeypatch.setattr(handler, "caller_of", caller_of)
+    for module in (handler, reception):
+        monkeypatch.setattr(module, "caller_of", caller_of)
     assert await pry_in_lists(bank, "JSONRPC", victims)
     assert await reuse(bank, "JSONRPC", victims)
 

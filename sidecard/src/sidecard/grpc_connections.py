@@ -40,6 +40,7 @@ class GrpcPlaces:
         """Sockets, the oldest first, and who is at the other end; "" for those that are none of the port's."""
         self._proven: dict[str, int] = {}
         self._looks = 0
+        self._crowded = False
 
     def prove(self, peer: str) -> None:
         """A verified caller uses the connection with this peer, in gRPC's words."""
@@ -54,9 +55,10 @@ class GrpcPlaces:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                if not self._can_be_crowded():
+                if not (self._crowded or self._can_be_crowded()):
                     continue
                 self._seen = await asyncio.to_thread(_look, self._port, self._seen)
+                self._crowded = max(len(self._seen), len(self._proven)) > self._strangers
             except OSError as error:
                 log.warning("The gRPC port's connections can't be looked through, strangers may fill it: %s", error)
                 await asyncio.sleep(UNSEEN_SECONDS)

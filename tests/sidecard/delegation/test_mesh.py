@@ -606,7 +606,7 @@ async def test_what_was_made_of_a_message_is_canceled_without_its_id(bench):
 async def test_an_agent_that_knows_nothing_of_withdrawals_starts_the_task_and_is_told_to_cancel_it(bench, monkeypatch):
     """An older one of ours takes the message for a repetition."""
     bench.mill.gate.clear()
-    monkeypatch.setattr("sidecard.tasks.handler.Sent.of", lambda _: Sent(skill="grind"))
+    monkeypatch.setattr("sidecard.tasks.reception.Sent.of", lambda _: Sent(skill="grind"))
     await bench.mesh.withdraw("mill", to_mill(), "")
     assert (await bench.follow()).status.state == S.TASK_STATE_CANCELED
     assert bench.mill.ground == []

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from sidecard import Task
 from sidecard.errors import AgentUnavailable, ConfigurationError
-from sidecard.tasks import follower
+from sidecard.tasks import follower, pending
 from sidecard.tasks.context import StepFailed
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.identity import DifferentMessage
@@ -699,3 +699,36 @@ async def test_a_follower_that_does_not_read_is_cut_and_others_are_not(monkeypat
         assert left[-1].status.state == S.TASK_STATE_WORKING
         assert rest[-1].status.state == S.TASK_STATE_COMPLETED
         await idle(engine)
+
+
+async def test_a_first_message_that_does_not_fit_leaves_nothing_in_memory(monkeypatch):
+    """Neither a task without a first entry, which everybody who asks for it would wait for."""
+    shop, store = Shop(), MemoryStore()
+    async with started(shop.agent, store) as engine:
+        for skill in ("look", "buy"):
+            monkeypatch.setattr(pending, "MOST_RECORD_BYTES", 10)
+            with pytest.raises(pending.TooLarge):
+                await send(engine, shop, skill, skill)
+            assert all(live.folded.n for live in engine._lives.values())
+            monkeypatch.undo()
+            assert said(await settled(engine, await send(engine, shop, skill, skill))) in ("1 hat", "paid")
+
+
+async def test_a_result_is_stored_before_what_was_delegated_is_cancelled(monkeypatch):
+    """That may take a while; whoever follows, and whoever runs the task again, has the result by then."""
+    shop, store, canceling = Shop(), MemoryStore(), asyncio.Event()
+    agents = FakeAgents({"maker": [ended("t9", Receipt(said="a hat"))]})
+    async with started(shop.agent, store, agents) as engine:
+        real = engine._watches.cancel_children
+
+        async def cancel_children(live):
+            await canceling.wait()
+            return await real(live)
+
+        monkeypatch.setattr(engine._watches, "cancel_children", cancel_children)
+        task_id = await send(engine, shop, "through")
+        async with engine.borrow(task_id) as live:
+            await until(lambda: live.folded.task.artifacts)
+            assert not live.ended
+            canceling.set()
+            assert said(await settled(engine, task_id)) == "made: a hat"

@@ -38,7 +38,8 @@ from pydantic import BaseModel
 from sidecard import Agent, Task
 from sidecard.extension import URI, Sent
 from sidecard.strict_json import MAX_VALUES
-from sidecard.tasks import listing, reception
+from sidecard.tasks import engine, listing, pending, reception
+from sidecard.tasks.intake import Intake, Overtaken
 from sidecard.tasks.push_configs import MOST_WEBHOOKS
 from sidecard.tasks.tombstone import TaskExpired
 from sidecard.testing import FakeWebhooks, MemoryStore, key_of, message, served
@@ -46,7 +47,7 @@ from tests.waiting import until
 
 S = TaskState
 BINDINGS = ["JSONRPC", "HTTP+JSON", "GRPC"]
-ALL = ["look", "choose", "slow", "broken", "talk"]
+ALL = ["look", "choose", "slow", "broken", "talk", "pay"]
 CALLERS = {
     "ada": {"api_key": True, "tenants": ["acme"], "grants": {"shop": ALL}},
     "bob": {"api_key": True, "tenants": ["acme"], "grants": {"shop": ALL}},
@@ -74,6 +75,7 @@ class Shop:
         self.agent = agent = Agent(name="shop", version="1", description="Sells.", publisher="Tests", asks=("approve",))
         self.gate = asyncio.Event()
         self.looks = 0
+        self.paying = False
 
         @agent.skill(scope="look", idempotent=True)
         async def look(order: Order, task: Task) -> Receipt:
@@ -98,6 +100,17 @@ class Shop:
             """Wait at the gate."""
             await self.gate.wait()
             return Receipt(said="at last")
+
+        @agent.skill(scope="pay", idempotent=False)
+        async def pay(order: Order, task: Task) -> Receipt:
+            """Have an effect that takes as long as the gate is closed."""
+
+            async def paid() -> str:
+                self.paying = True
+                await self.gate.wait()
+                return "paid"
+
+            return Receipt(said=await task.once("pay", paid))
 
         @agent.skill(scope="talk", idempotent=False)
         async def talk(order: Order, task: Task) -> Receipt:
@@ -965,3 +978,50 @@ async def test_a_store_that_is_down_is_unavailable(shop, binding):
             await desk.client(binding, "ada").get_task(GetTaskRequest(id="f" * 32))
         store.down = False
     assert any(code in str(caught.value) for code in ("-31503", "HTTP Error 503", "UNAVAILABLE"))
+
+
+async def test_who_is_overtaken_is_looked_at_again(desk, monkeypatch):
+    """Another replica moved the task on while an answer was written: what may be said to it now is another matter."""
+    client = desk.client("JSONRPC", "ada")
+    task = await send(client, "choose")
+    looked, real = [], Intake.answer
+
+    async def overtaken(*given, **named):
+        looked.append("answer")
+        if len(looked) < 6:
+            raise Overtaken
+        return await real(*given, **named)
+
+    check = reception.check_may_answer
+    monkeypatch.setattr(reception, "check_may_answer", lambda *g, **n: (looked.append("look"), check(*g, **n))[1])
+    monkeypatch.setattr(Intake, "answer", overtaken)
+    answered = await send(client, "choose", "m2", task_id=task.id, text="red")
+    assert answered.status.state == S.TASK_STATE_COMPLETED
+    assert looked == ["look", "answer"] * 3
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_a_cancel_that_takes_long_is_told_as_it_stands(desk, shop, binding, monkeypatch):
+    """An effect under way is waited for: its task is not canceled yet, but will be, and nobody is told otherwise."""
+    monkeypatch.setattr(engine, "CANCEL_SECONDS", 0.05)
+    client = desk.client(binding, "ada")
+    task = await send(client, "pay", return_immediately=True)
+    await until(lambda: shop.paying)
+    told = await client.cancel_task(CancelTaskRequest(id=task.id))
+    assert told.status.state == S.TASK_STATE_WORKING
+    shop.gate.set()
+
+    async def canceled():
+        return (await client.get_task(GetTaskRequest(id=task.id))).status.state == S.TASK_STATE_CANCELED
+
+    async with asyncio.timeout(10):
+        while not await canceled():  # noqa: ASYNC110 -- another process's doing
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_a_message_that_no_task_holds_is_refused_as_too_large(desk, binding, monkeypatch):
+    """What is stored of it may be more than was sent."""
+    monkeypatch.setattr(pending, "MOST_RECORD_BYTES", 10)
+    with pytest.raises(A2AError, match=r"use a URL|413"):
+        await send(desk.client(binding, "ada"), "look")

@@ -401,3 +401,9 @@ async def test_whoever_waits_for_a_task_that_cannot_go_on_learns_why():
                 await asyncio.wait_for(live.settled(), 5)
         await idle(engine)
         assert sorted(engine.journal.slot.todo.all) == [task_id]
+        await answer(engine, changed, task_id, "red")
+        with pytest.raises(TaskConflict, match="stopped where it is"):  # whoever sends it again learns the same
+            await settled(engine, task_id)
+        changed.agent.skills["choose"] = shop.skill("choose")
+        await answer(engine, changed, task_id, "red")
+        assert said(await settled(engine, task_id)) == "r by ada"

@@ -10,11 +10,14 @@ from a2a.types import ListTasksRequest, TaskState
 from sidecard import Task
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks import adoption, replicas, slots, tail
+from sidecard.tasks.act import Act
 from sidecard.tasks.engine import Engine
+from sidecard.tasks.intake import Overtaken
 from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.loading import load
 from sidecard.tasks.slots import Slot
-from sidecard.testing import KEY, FakeAgents, MemoryStore, caller, ended
+from sidecard.tasks.state import TAKEN
+from sidecard.testing import KEY, FakeAgents, MemoryStore, caller, ended, message
 from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, said, send, settled, until
 
 S = TaskState
@@ -654,3 +657,62 @@ async def test_what_is_stored_and_was_not_heard_of_is_not_answered_with_the_past
     one.store.heard.set()
     assert await asking != S.TASK_STATE_INPUT_REQUIRED
     await answering
+
+
+@pytest.mark.parametrize("besides", [0, 1])
+async def test_an_answer_that_came_too_late_answers_no_other_question(cluster, besides, monkeypatch):
+    """Another replica has closed its question meanwhile and asks the next one, which not everybody may answer."""
+    monkeypatch.setattr(tail, "LEAST_SECONDS", 60.0)
+    shop = Shop()
+
+    @shop.agent.skill(scope="twice", idempotent=False)
+    async def twice(order: Order, task: Task) -> Receipt:
+        """Ask two things."""
+        first = await task.ask("One?")
+        second = await task.ask("Two?", scope="approve", by_other=True)
+        return Receipt(said=f"{first.text} {second.text}")
+
+    one, other = await cluster.replica(shop), await cluster.replica(shop)
+    task_id = await send(one, shop, "twice")
+    await settled(one, task_id)
+    async with other.borrow(task_id) as late:
+        first = late.question
+        await answer(one, shop, task_id, "yes", "a1")
+        await settled(one, task_id)
+        assert late.question == first, "it has not heard"
+        before = (await cluster.folded(task_id)).n
+        acts = [Act("SendMessage"), Act("CreateTaskPushNotificationConfig")]
+        sent = message("me too", "a2", task_id=task_id)
+        answering = asyncio.create_task(other.intake.answer(late, caller(shop.agent), sent, act=acts[0]))
+        await until(lambda: "a2" in late.messages)
+        for act in acts[1 : 1 + besides]:
+            late.append(["unpush", "none"], act=act)
+        with pytest.raises(Overtaken, match="something else"):
+            await answering
+        await late.commit()
+        assert [act.recorded for act in acts] == [False, bool(besides)]
+        assert late.question not in (None, first)
+    folded = await cluster.folded(task_id)
+    assert folded.n == before + besides
+    assert set(folded.messages) == {"m1", "a1"}
+    assert folded.state == S.TASK_STATE_INPUT_REQUIRED
+
+
+async def test_no_suspect_is_given_up_beside_another_that_takes_long(cluster, monkeypatch):
+    """After a while the next one begins beside it: then the death of their process proves nothing of either."""
+    monkeypatch.setattr(adoption, "WATCHED_SECONDS", 0.01)
+    tasks = []
+    for number in range(4):
+        shop = Shop()
+        engine = await cluster.replica(shop)
+        if number == 0:
+            tasks = [await send(engine, shop, "slow", f"m{n}") for n in range(2)]
+        if number < 3:
+            await until(lambda shop=shop: shop.runs == 2)
+            if number == 2:
+                leases = [(await cluster.folded(task_id)).lease for task_id in tasks]
+                assert leases == [TAKEN, TAKEN]
+            cluster.kill(engine)
+    shop.gate.set()
+    for task_id in tasks:
+        assert said(await settled(engine, task_id)) == "at last"

@@ -9,6 +9,7 @@ from a2a.types import ListTasksRequest, TaskPushNotificationConfig, TaskState
 
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks import replicas, retention
+from sidecard.tasks.cursor import topic_key
 from sidecard.tasks.engine import Engine, system_clock
 from sidecard.tasks.entry import Entry, log_key
 from sidecard.tasks.identity import DifferentMessage
@@ -334,7 +335,9 @@ async def test_the_tasks_of_a_replica_that_is_gone_expire_too(atomic, monkeypatc
     async with house.stack:
         one, two, three = [await house.start() for _ in range(3)]
         for number in range(5):
-            await settled(three, await send(three, house.shop, "look", f"m{number}"))
+            task_id = await send(three, house.shop, "look", f"m{number}")
+            await settled(three, task_id)
+        house.store.data[topic_key(task_id)] = b"the topic was given up for it, and then switched off"
         await idle(three)
         await three.stop()
         await until(lambda: one._replicas.left_over() == [2])

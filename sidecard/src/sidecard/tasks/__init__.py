@@ -23,7 +23,8 @@ context    what a skill sees of its task      watch     other agents' tasks, and
 waits      steps that others end              delegating a call, and what is done when it fails
 runner     skills running, and what becomes of their tasks
 identity   a message that was sent before     binding   parts to models and back
-intake     a message starts a task, or goes on with one
+reception  what a caller may say to which task
+intake     what they say starts a task, or goes on with one, once
 outbox     receivers are told, in order       engine    moves tasks on; cancels, restarts
 act        what a caller did, or was refused  trail     a slot's audit, in pages, chained
 sightings  acts that change nothing           audit_log the audit read back, and checked
@@ -40,4 +41,20 @@ rights     who may see, answer, and change    choice    which skill a message me
 tokens     what owners came with, to be exchanged
 checks     what a request may hold            push_configs, a2a_errors, listing, handler
                                               the eleven A2A operations over the engine
+
+What the store holds, each described in the module that writes it; {k} is the number of a replica's slot:
+
+log:{task}:{n}             entry        the entries of a task, from 1: all else is derived, or says who does what
+                           tombstone    what stands in the place of entry 1 once the task has expired
+head:{task}                entry        where its last snapshot is
+push:{task}:{receiver}     cursor       how far a receiver of its events is told
+slot:{k}:{n}, slot:{k}     slot_entry   a replica's own log, and its last checkpoint
+beat:{k}, knock:{k}:{j}    replicas     its sign of life; what others want it to look at
+todo:{k}, outbox:{k}       todo         what it has to move on, and to tell, in pages
+owners:{k}, index:{k}:{owner}           lists, index
+                                        the lists that ListTasks reads, in pages
+audit:{k}:{page}           trail        who did what
+redeliver:{k}              dead         what an operator wants delivered after all
+task-id-key                identity     the fingerprint of the key that ids are made with
+zz:here                    store        always there: a read that lacks it was broken off
 """

@@ -5,10 +5,11 @@ import logging
 from a2a.utils.errors import A2AError, InternalError, InvalidParamsError, UnsupportedOperationError
 
 from sidecard.errors import LogBroken, StoreUnavailable, TaskConflict
-from sidecard.refusals import Unavailable
+from sidecard.refusals import PayloadTooLarge, Unavailable
 from sidecard.screening.finding import ScreeningFailed, ScreenUnavailable, Withheld
 from sidecard.tasks.identity import DifferentMessage
 from sidecard.tasks.live import TaskEnded
+from sidecard.tasks.pending import TooLarge
 from sidecard.tasks.tombstone import TaskExpired
 
 log = logging.getLogger("sidecard.tasks")
@@ -25,6 +26,8 @@ class _AsA2AErrors:
                 return
             case DifferentMessage():
                 raise InvalidParamsError(str(error)) from None
+            case TooLarge():
+                raise PayloadTooLarge(str(error)) from None
             case TaskEnded() | TaskExpired():
                 raise UnsupportedOperationError(str(error)) from None
             case LogBroken() | TaskConflict():

@@ -18,7 +18,8 @@ RETRY_SECONDS = 1.0
 SUSPECT_DEATHS = 2
 """Deaths without progress after which a task runs one by one with others of its kind."""
 WATCHED_SECONDS = 30.0
-"""How long a suspect's run holds up the next one."""
+"""How long a suspect's run holds up the next one; twice as long after each further death."""
+MOST_WATCHED_SECONDS = 3_600.0
 
 
 class Adoption:
@@ -26,7 +27,7 @@ class Adoption:
 
     A task whose owners die again and again without any progress is suspected to kill them, as is everything that ran
     beside it. Suspects run one at a time, so the innocent finish; the one that still takes its process down is given
-    up after `tries` deaths.
+    up after `tries` deaths. One that takes long is joined by the next, and then neither of them runs alone.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class Adoption:
         self._in_background = in_background
         self._suspects: deque[str] = deque()
         self._watching = False
+        self._let_run: set[str] = set()
+        """The suspects that were let run, and may run still."""
 
     async def adopt(self, task_ids: Collection[str], *, died: bool) -> None:
         """Take these tasks over, as far as nobody else who is alive has; `died` says whether their owner did."""
@@ -100,17 +103,36 @@ class Adoption:
 
     async def _run_alone(self, task_id: str) -> None:
         try:
+            joins = await self._join()
             async with self._lives.borrow(task_id) as live:
                 if live is None or live.ended or not live.owned or live.folded.lease != HELD:
                     return
-                log.warning("task %s runs alone: its process died %d times", task_id, live.folded.deaths)
-                live.append(["lease", live.replica, ALONE])
+                deaths = live.folded.deaths
+                how = "beside another such" if joins else "alone"
+                log.warning("task %s, whose process died %d times, runs %s", task_id, deaths, how)
+                live.append(["lease", live.replica, TAKEN if joins else ALONE])
                 await live.stored()
+                self._let_run.add(task_id)
                 self._move_on(live)
                 if live.run is not None:
-                    await live.run.ended(WATCHED_SECONDS)
+                    longer = 2 ** max(0, deaths - SUSPECT_DEATHS)
+                    await live.run.ended(min(WATCHED_SECONDS * longer, MOST_WATCHED_SECONDS))
         except StoreUnavailable:
             await asyncio.sleep(RETRY_SECONDS)
             self._suspects.append(task_id)
         except SidecardError as error:
             log.warning("task %s is not run alone here: %s", task_id, error)
+
+    async def _join(self) -> bool:
+        """Whether the next suspect begins beside another: then no death tells any more which of them it was."""
+        still = False
+        for task_id in list(self._let_run):
+            live = self._lives.get(task_id)
+            if live is None or live.run is None or live.ended or not live.owned or live.folded.progressed:
+                self._let_run.discard(task_id)
+                continue
+            still = True
+            if live.folded.lease == ALONE:
+                live.append(["lease", live.replica, TAKEN])
+                await live.stored()
+        return still

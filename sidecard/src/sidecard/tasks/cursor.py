@@ -1,4 +1,7 @@
-"""How far one receiver of a task's events has been told, and when it is tried again."""
+"""How far one receiver of a task's events has been told, and when it is tried again.
+
+push:{task}:{receiver}  [place, version, attempts, failing_since, next_at, over, problem], see Cursor
+"""
 
 import hashlib
 import random

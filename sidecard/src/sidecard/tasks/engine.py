@@ -302,8 +302,13 @@ class Engine:
             self._runner.start(live, first).add_done_callback(lambda _: self._lives.let_go(live))
 
     async def _rescue(self, live: Live) -> None:
-        """See to it that a task goes on whose message comes again: whoever took it may have died just then."""
-        if live.folded.must_move and not live.owned:
+        """See to it that a task goes on whose message comes again: whoever took it may have died just then.
+
+        One that is stopped where it is, since its skill does not fit its record, is tried once more.
+        """
+        if live.owned:
+            self._move_on(live)
+        elif live.folded.must_move:
             await self._replicas.bury(live.folded.owner_replica)
             await self._adoption.adopt([live.task_id], died=True)
 

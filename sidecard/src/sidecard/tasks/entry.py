@@ -16,7 +16,8 @@ Record = list[Any]
 """A list whose first item is its kind:
 
 ["new", {task, context, skill, version, owner, subject, tenant, trace}]   first record of entry 1; and scopes, by
-                                                     blanks, where its caller came with less than it held
+                                                     blanks, where its caller came with less than it held; see also
+                                                     screened.IN_PIECES and tokens
 ["message", message_id, digest, by, A2A Message]     a message somebody sent; answers the open question, if any
 ["grant", message_id, digest, by, A2A Message, at_ms] the same, as an authority is granted or refused by
 ["status", at_ms, TaskState, A2A Message | b"", branch, number]
@@ -27,7 +28,7 @@ Record = list[Any]
 ["withdrawn", step_key]                              a step with an effect that was begun and, it is known, not had
 ["dropped", step_key, kind, arguments_hash, None]    a step whose branch was cancelled while it waited or worked
 ["question", id, step_key, {prompt, options, scope, by_other}]
-                                                     and, where it has them, authority, details, signed
+                                                     and, where it has them, authority, details, token, signed
 ["child", step_key, agent, task_id]                  a delegated task, once the other agent has accepted it
 ["orphan", step_key, agent, task_id]                 one that is not known to be canceled though this task ends, beside
                                                      the status that ends it: from now on its cancel is a delivery.
@@ -81,5 +82,5 @@ def log_key(task_id: str, n: int) -> str:
 
 
 def head_key(task_id: str) -> str:
-    """Key of the hint where a long log probably ends."""
+    """Key of the entry that holds the last snapshot; a hint, which may be missing or old."""
     return f"head:{task_id}"

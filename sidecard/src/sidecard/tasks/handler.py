@@ -57,7 +57,7 @@ from sidecard.tasks.rights import (
     verified,
 )
 from sidecard.tasks.state import Place
-from sidecard.tasks.states import CANCELED, state_name
+from sidecard.tasks.states import state_name
 
 LAST_EVENT_HEADER = "last-event-id"
 """HTTP header, or gRPC metadata, of a SubscribeToTask that goes on where another stream was cut."""
@@ -142,8 +142,7 @@ class DurableRequestHandler(RequestHandler):
         async with self._task(params.id, context, tenant, owner_only=True) as live:
             with contextlib.suppress(TaskEnded):
                 await self._engine().cancel(live, caller_of(context, tenant), act=act_of(context))
-                if live.folded.state == CANCELED:
-                    return live.folded.public()
+                return live.folded.public()  # not canceled yet, where an effect under way takes long
             raise TaskNotCancelableError(f"the task is {state_name(live.state)} already")
 
     async def on_subscribe_to_task(

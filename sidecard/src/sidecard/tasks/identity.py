@@ -100,12 +100,11 @@ def check_digest(known: str | None, message: Message, *digests: str) -> None:
         raise DifferentMessage(f"messageId {message.message_id!r} was used before with other content; use a new one")
 
 
-def digest_of(message: Message, skill: str) -> str:
-    """What a message says: role, parts, the ids it names, and the skill; not its trace or deadline."""
+def digest_of(message: Message, besides: str) -> str:
+    """What a message says: role, parts, the ids it names, and what is said besides; not its trace or deadline."""
     said = Message()
     said.CopyFrom(message)
     for field in ("message_id", "metadata", "extensions"):
         said.ClearField(field)
-    said.DiscardUnknownFields()
     content = said.SerializeToString(deterministic=True)
-    return hashlib.sha256(msgpack.packb([skill, content])).hexdigest()[:32]
+    return hashlib.sha256(msgpack.packb([besides, content])).hexdigest()[:32]

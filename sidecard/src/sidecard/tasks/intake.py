@@ -8,7 +8,7 @@ from a2a.types import Message, TaskPushNotificationConfig
 
 from sidecard.agent import Skill
 from sidecard.callers import Caller
-from sidecard.errors import StoreUnavailable, TaskConflict
+from sidecard.errors import SidecardError, StoreUnavailable, TaskConflict
 from sidecard.extension import Granted
 from sidecard.refusals import TooManyRequests
 from sidecard.screening.finding import Withheld
@@ -33,6 +33,10 @@ FIRST_ENTRY_SECONDS = 0.02
 costs one write."""
 MOST_WITHHELD = 2_000
 """Entries of a log beyond which withheld answers leave no record in it any more."""
+
+
+class Overtaken(SidecardError):
+    """Nothing of a message was stored: what it was taken for an answer to was answered on another replica meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,15 +197,19 @@ class Intake:
         live = self._lives.begin(meta)
         if runs := skill.idempotent and not (withdrawn or received.outcome.withheld):
             live.writer.hold(live, FIRST_ENTRY_SECONDS)
-        live.append(
-            ["new", meta],
-            ["message", message.message_id, received.stored, caller.subject, message.SerializeToString()],
-            *received.outcome.records,
-            *_push(task_id, webhook),
-            live.status(SUBMITTED),
-            *([live.status(CANCELED)] if withdrawn else _withheld(live, received)),
-            act=act,
-        )
+        try:
+            live.append(
+                ["new", meta],
+                ["message", message.message_id, received.stored, caller.subject, message.SerializeToString()],
+                *received.outcome.records,
+                *_push(task_id, webhook),
+                live.status(SUBMITTED),
+                *([live.status(CANCELED)] if withdrawn else _withheld(live, received)),
+                act=act,
+            )
+        except SidecardError as error:
+            live.lose(error)  # else a task without a first entry stayed in memory, and nobody would ever write one
+            raise
         if runs:
             self._run(live, message)
         return live
@@ -240,10 +248,10 @@ class Intake:
         """Take a further message to a task: it answers the open question, if there is one. Returns when it is stored.
 
         With a `grant` it is that answer and nothing else. The task then has the webhook, which has an id, from what
-        follows the message on; the `act` is in the audit. `received` is what `inspect` gave: of what is withheld only
-        the decision is stored, and the task goes on waiting.
+        follows the message on; the `act` is in the audit. `received` is what `inspect_answer` gave: of what is withheld
+        only the decision is stored, and the task goes on waiting.
 
-        Raises DifferentMessage, TaskEnded, StoreUnavailable, Withheld.
+        Raises DifferentMessage, TaskEnded, StoreUnavailable, Withheld, Overtaken.
         """
         self._admit()
         if received is None:
@@ -269,11 +277,14 @@ class Intake:
                 *_push(live.task_id, webhook),
                 *working,
                 act=act,
+                answers=live.question.id if live.question is not None else "",
             )
         await live.commit()
+        if message.message_id not in live.messages:
+            raise Overtaken(f"another replica has moved task {live.task_id} on: it asks something else now, or nothing")
 
     async def inspect_answer(self, live: Live, caller: Caller, message: Message, grant: Granted | None) -> Received:
-        """The same for a further message to a task, as `answer` takes it."""
+        """Let content inspection have a further message to a task, before `answer` takes it. Raises ScreeningFailed."""
         own = caller.name == live.meta["owner"]
         return await self._inspect(live.task_id, live.meta["skill"], message, _said_besides(grant), own=own)
 

@@ -138,8 +138,11 @@ class Live:
 
     # -- appending ----------------------------------------------------------------------------------------------------
 
-    def append(self, *records: Record, act: Act | None = None) -> None:
+    def append(self, *records: Record, act: Act | None = None, answers: str | None = None) -> None:
         """Take records into one entry, together; the `act` that they come from is in the audit by the same write.
+
+        A message `answers` the open question, "" for none. Where another replica turns out to have changed that first,
+        nothing of it is stored, since who may answer one question may not answer every other.
 
         Raises TaskEnded after a terminal status, TooLarge, IllegalMove, TaskConflict.
         """
@@ -147,9 +150,9 @@ class Live:
         self._anticipate(records)
         if act is not None and act.kept:
             act.task, act.skill = self.task_id, self.meta["skill"]
-            self._pending.add(records, size, act)
         else:
-            self._pending.add(records, size)
+            act = None
+        self._pending.add(records, size, act, answers)
         self._sealing += [record[4] for record in records if record[0] == "screened" and record[4]]
         self.writer.start(self)
 
@@ -309,8 +312,12 @@ class Live:
         if self.folded.ended:
             raise TaskEnded(f"task {self.task_id} has ended")
         self._prospect.begin()
-        for group in self._pending:
-            self._anticipate(group)
+        for append in self._pending:
+            asked = self.question.id if self.question is not None else ""
+            if append.answers is None or append.answers == asked:
+                self._anticipate(append.records)
+            else:
+                append.drop()
 
     def lose(self, error: SidecardError) -> None:
         """See writer.Written. It stops without a word to anyone but those who wait here."""

@@ -45,6 +45,10 @@ class Lives:
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._lives
 
+    def get(self, task_id: str) -> Live | None:
+        """What memory has of a task now."""
+        return self._lives.get(task_id)
+
     def values(self) -> list[Live]:
         """All that are in memory now."""
         return list(self._lives.values())

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from sidecard.errors import SidecardError, StoreUnavailable
 from sidecard.tasks.act import Act
@@ -19,11 +20,28 @@ class TooLarge(SidecardError):
     """What a skill gives out, or a step returns, does not fit into a log entry."""
 
 
+@dataclass(slots=True)
+class Appended:
+    """Records to be stored together, about `size` bytes, and the act that they come from.
+
+    `answers` is the open question that they are decided upon, "" for none; None where that does not matter.
+    """
+
+    records: list[Record]
+    size: int
+    act: Act | None
+    answers: str | None
+
+    def drop(self) -> None:
+        """Store nothing of it."""
+        self.records, self.act = [], None
+
+
 class Pending:
     """Appends in order. Each is stored whole; several may share an entry."""
 
     def __init__(self) -> None:
-        self._appends: deque[tuple[list[Record], int, Act | None]] = deque()
+        self._appends: deque[Appended] = deque()
         self._bytes = 0
         self._appended = 0
         self._stored = 0
@@ -32,8 +50,8 @@ class Pending:
     def __len__(self) -> int:
         return len(self._appends)
 
-    def __iter__(self) -> Iterator[list[Record]]:
-        return iter([records for records, _, _ in self._appends])
+    def __iter__(self) -> Iterator[Appended]:
+        return iter(self._appends)
 
     @property
     def full(self) -> bool:
@@ -47,9 +65,9 @@ class Pending:
             raise TooLarge(f"{size} bytes do not fit into a task, which takes {MOST_RECORD_BYTES} at once; use a URL")
         return size
 
-    def add(self, records: tuple[Record, ...], size: int, act: Act | None = None) -> None:
-        """Take records that were checked, and the act that they come from."""
-        self._appends.append((list(records), size, act))
+    def add(self, records: tuple[Record, ...], size: int, act: Act | None = None, answers: str | None = None) -> None:
+        """Take records that were checked; see Appended."""
+        self._appends.append(Appended(list(records), size, act, answers))
         self._bytes += size
         self._appended += 1
 
@@ -58,21 +76,27 @@ class Pending:
         records: list[Record] = []
         acts: list[Act] = []
         count = size = 0
-        for added, more, act in self._appends:
-            size += more
-            if records and (size > ENTRY_BYTES or len(records) + len(added) > ENTRY_RECORDS):
+        for append in self._appends:
+            size += append.size
+            if records and (size > ENTRY_BYTES or len(records) + len(append.records) > ENTRY_RECORDS):
                 break
             count += 1
-            records.extend(added)
-            if act is not None:
-                acts.append(act)
+            records.extend(append.records)
+            if append.act is not None:
+                acts.append(append.act)
         return count, records, acts
 
     def stored(self, count: int) -> None:
         """The first appends are stored."""
         for _ in range(count):
-            self._bytes -= self._appends.popleft()[1]
+            self._bytes -= self._appends.popleft().size
         self._stored += count
+
+    def skip_dropped(self) -> None:
+        """Let those go on whose appends were dropped, where nothing before them waits; others share an entry."""
+        while self._appends and not self._appends[0].records:
+            self.stored(1)
+        self.wake()
 
     def wake(self) -> None:
         """Let those go on who wait for what is stored now."""

@@ -1,6 +1,7 @@
 """Where callers' messages come in: what they may say to which task is decided before anything is stored."""
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 
 from a2a.server.context import ServerCallContext
@@ -19,6 +20,7 @@ from sidecard.tasks.act import REPEATED, Act, act_of
 from sidecard.tasks.choice import choose
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.identity import TASK_ID
+from sidecard.tasks.intake import Overtaken
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.rights import (
     NOT_THEIRS,
@@ -33,6 +35,8 @@ from sidecard.tasks.rights import (
 from sidecard.tasks.states import state_name
 from sidecard.tasks.tombstone import TaskExpired
 from sidecard.validation import explain
+
+log = logging.getLogger("sidecard.tasks")
 
 _USER = Role.ROLE_USER
 MOST_MESSAGES = 1_000
@@ -145,21 +149,30 @@ class Reception:
         # Before the checks that follow, since it may take a while: what they find must still hold when it is stored.
         original = _copy(message) if sent.proof else message  # what is proven is what was sent, not what is left of it
         received = await self._engine().intake.inspect_answer(live, caller, message, sent.grant)
-        if message.message_id not in live.messages:
-            if live.ended:
-                raise UnsupportedOperationError(
-                    f"the task is {state_name(live.state)} and takes no more messages; start a new one"
-                )
-            if len(live.messages) >= MOST_MESSAGES or live.folded.task.ByteSize() > MOST_TASK_BYTES:
-                raise UnsupportedOperationError("the task has taken as many messages as it can; start a new one")
-            if sent.question and (live.question is None or live.question.id != sent.question):
-                raise InvalidParamsError("the question that this answers is not open (any more)")
-            skill, vouching = self._engine().agent.skills.get(live.meta["skill"]), self._engine().vouching
-            check_may_go_on(live, caller, skill.scope if skill else "")
-            act.right += check_may_answer(live, caller, sent, original, scopes_of=self._scopes_of, vouching=vouching)
-            if webhook is not None:
-                push_configs.check_room(live, webhook)
-        await self._engine().intake.answer(live, caller, message, webhook, sent.grant, received=received, act=act)
+        intake, right = self._engine().intake, act.right
+        while True:
+            if message.message_id not in live.messages:
+                act.right = right + self._check_may_say(live, caller, sent, original)
+                if webhook is not None:
+                    push_configs.check_room(live, webhook)
+            try:
+                return await intake.answer(live, caller, message, webhook, sent.grant, received=received, act=act)
+            except Overtaken as error:
+                log.debug("%s; who may say what is looked at again", error)
+
+    def _check_may_say(self, live: Live, caller: Caller, sent: Sent, original: Message) -> str:
+        """By which right a message may be said to a task as it stands now. Raises whatever is against it."""
+        if live.ended:
+            raise UnsupportedOperationError(
+                f"the task is {state_name(live.state)} and takes no more messages; start a new one"
+            )
+        if len(live.messages) >= MOST_MESSAGES or live.folded.task.ByteSize() > MOST_TASK_BYTES:
+            raise UnsupportedOperationError("the task has taken as many messages as it can; start a new one")
+        if sent.question and (live.question is None or live.question.id != sent.question):
+            raise InvalidParamsError("the question that this answers is not open (any more)")
+        skill, vouching = self._engine().agent.skills.get(live.meta["skill"]), self._engine().vouching
+        check_may_go_on(live, caller, skill.scope if skill else "")
+        return check_may_answer(live, caller, sent, original, scopes_of=self._scopes_of, vouching=vouching)
 
 
 def _copy(message: Message) -> Message:

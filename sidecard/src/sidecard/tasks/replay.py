@@ -110,7 +110,7 @@ class _Replayed(Live):
         self.withheld = list(_withheld(entries))
         self._did = did
 
-    def append(self, *records: Record, act: Act | None = None) -> None:
+    def append(self, *records: Record, act: Act | None = None, answers: str | None = None) -> None:
         if self.ended:
             raise TaskEnded(f"task {self.task_id} has ended")
         for record in records:

@@ -251,8 +251,7 @@ class Retention:
     async def _read(self, task_id: str) -> "_Read":
         """Every entry of a task, for the keys that it ever had."""
         task, folded = _Read(), FoldedTask()
-        if self._journal.publishes:  # it has none left, but one that the topic was given up for
-            task.beside[topic_key(task_id)] = None
+        task.beside[topic_key(task_id)] = None  # there, where the topic was given up, whether or not there is one now
 
         def take(entry: Entry) -> None:
             folded.apply(entry)

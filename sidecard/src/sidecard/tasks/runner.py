@@ -159,9 +159,11 @@ class Runner:
         if result is not None:
             value = result if isinstance(result, (str, BaseModel)) else skill.output.dump_python(result, mode="json")
             records = await run.artifact("result", value)
-        delegated = live.folded.children or live.folded.unheard or live.watches
-        orphans = await self._watches.cancel_children(live) if delegated else []
-        run.append(*records, *orphans, live.status(COMPLETED))
+        if live.folded.children or live.folded.unheard or live.watches:  # to cancel them may take a while
+            if records:
+                run.append(*records)
+            records = await self._watches.cancel_children(live)
+        run.append(*records, live.status(COMPLETED))
 
 
 async def _bind(task: Task, skill: Skill, message: Message) -> object:

@@ -188,11 +188,16 @@ def _unavailable(error: grpc.aio.AioRpcError) -> StoreUnavailable:
 
 
 async def prove(store: StateStore, name: str, key: str) -> None:
-    """Race writers for one key in the form the journal uses, and refuse a store that lets two of them win.
+    """Race writers for one key in both forms the journal uses, and refuse a store that lets two of them win.
 
     Raises ConfigurationError, saying what to use instead.
     """
-    contenders = [f"writer {i}".encode() for i in range(8)]
+    await _race(store, name, key, b"")
+    await _race(store, name, key, bytes(SHORT))
+
+
+async def _race(store: StateStore, name: str, key: str, filling: bytes) -> None:
+    contenders = [b"writer %d" % number + filling for number in range(8)]
 
     async def contend(value: bytes) -> bool:
         try:

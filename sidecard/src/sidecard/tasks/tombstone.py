@@ -1,4 +1,7 @@
-"""What stands in a log's first place once its task has expired."""
+"""What stands in a log's first place once its task has expired; `retention` puts it there.
+
+log:{task}:1  MARK and [FORMAT, at, status_at, digest, n, beside], see Tombstone
+"""
 
 from dataclasses import dataclass
 from typing import Self

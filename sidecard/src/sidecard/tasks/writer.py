@@ -177,12 +177,13 @@ class Writer:
         if folded.n == 0:
             raise TaskConflict(f"task {self._meta['task']} exists already")
         ran_here = task.owned and task.run is not None
-        adopting = any(has_lease(group) for group in self._pending)
+        adopting = any(has_lease(append.records) for append in self._pending)
         take_in = partial(task.take_in, own=False)
         await patiently(partial(catch_up, self._journal.store, self._meta["task"], folded, take_in))
         if not task.owned and (ran_here or (adopting and self._neighbours.alive(folded.owner_replica))):
             raise run_elsewhere(self._meta["task"])
         task.rebase()
+        self._pending.skip_dropped()
         self._races += 1
         if not task.owned and self._races >= FAIR_RACES:
             await self._knock()
