@@ -26,8 +26,8 @@ Owner = tuple[str, str]
 class Line:
     """A task's latest status as of some entry, as its owner's list keeps it; `before` was its state.
 
-    One whose `at` is 0 takes an expired task out of the counts, and is in no list. One whose `at` is negative takes back
-    a line that did not come true.
+    One whose `at` is 0 takes an expired task out of the counts, and is in no list. One whose `at` is negative takes a
+    line back that did not come true.
     """
 
     task_id: str
@@ -53,8 +53,8 @@ class Line:
 class OwnerList:
     """The tasks of one (tenant, owner), a line for each entry with a status, in order. The newest of a task counts.
 
-    Positions: 0 … `erased` (nothing is left of these) … `first` (expired; tombstones stand) … `size`. A slot's own counts
-    may be negative, since tasks change hands: only the sum over all slots counts tasks.
+    Positions: 0 … `erased` (nothing is left of these) … `first` (expired; tombstones stand) … `size`. A slot's own
+    counts may be negative, since tasks change hands: only the sum over all slots counts tasks.
     """
 
     key: str
