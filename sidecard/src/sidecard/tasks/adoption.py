@@ -1,6 +1,7 @@
 """Taking over the tasks of a replica that is gone: a few at once, and those it may have died of one by one."""
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
@@ -18,8 +19,8 @@ RETRY_SECONDS = 1.0
 SUSPECT_DEATHS = 2
 """Deaths without progress after which a task runs one by one with others of its kind."""
 WATCHED_SECONDS = 30.0
-"""How long a suspect's run holds up the next one; twice as long after each further death."""
-MOST_WATCHED_SECONDS = 3_600.0
+MOST_DOUBLINGS = 7
+"""How long a suspect's run holds up the next one; twice as long after each further death, so often at most."""
 
 
 class Adoption:
@@ -115,8 +116,7 @@ class Adoption:
                 self._let_run.add(task_id)
                 self._move_on(live)
                 if live.run is not None:
-                    longer = 2 ** max(0, deaths - SUSPECT_DEATHS)
-                    await live.run.ended(min(WATCHED_SECONDS * longer, MOST_WATCHED_SECONDS))
+                    await live.run.ended(WATCHED_SECONDS * 2 ** min(deaths - SUSPECT_DEATHS, MOST_DOUBLINGS))
         except StoreUnavailable:
             await asyncio.sleep(RETRY_SECONDS)
             self._suspects.append(task_id)
@@ -133,6 +133,7 @@ class Adoption:
                 continue
             still = True
             if live.folded.lease == ALONE:
-                live.append(["lease", live.replica, TAKEN])
-                await live.stored()
+                with contextlib.suppress(TaskConflict):  # it has just ended, or is lost
+                    live.append(["lease", live.replica, TAKEN])
+                    await live.stored()
         return still
