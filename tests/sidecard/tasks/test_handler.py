@@ -870,7 +870,7 @@ async def test_a_tenant_that_a_caller_may_not_use_is_refused_before_any_look(des
 
 async def test_the_extended_card_has_the_skills_that_its_reader_may_invoke(desk, binding):
     """And their schemas; no others."""
-    for caller, expected in (("boss", {"look"}), ("ada", {"look", "choose", "spend", "slow", "talk"})):
+    for caller, expected in (("boss", {"look"}), ("ada", {"look", "choose", "spend", "slow", "pay", "talk"})):
         card = await desk.client(binding, caller).get_extended_agent_card(GetExtendedAgentCardRequest())
         assert {skill.id for skill in card.skills} == expected
         assert set(MessageToDict(card.capabilities.extensions[0].params)["skills"]) == expected
@@ -998,6 +998,22 @@ async def test_who_is_overtaken_is_looked_at_again(desk, monkeypatch):
     answered = await send(client, "choose", "m2", task_id=task.id, text="red")
     assert answered.status.state == S.TASK_STATE_COMPLETED
     assert looked == ["look", "answer"] * 3
+
+
+async def test_who_is_overtaken_by_another_answer_sees_the_task_no_more(desk, monkeypatch):
+    """What let them see it was its question."""
+    ada, boss, real = desk.client("JSONRPC", "ada"), desk.client("JSONRPC", "boss"), Intake.inspect_answer
+    task = await send(ada, "spend")
+    meanwhile = ["m2"]
+
+    async def inspect_answer(intake, live, caller, message, grant):
+        while meanwhile:
+            await send(boss, "spend", meanwhile.pop(), task_id=task.id, text="yes")
+        return await real(intake, live, caller, message, grant)
+
+    monkeypatch.setattr(Intake, "inspect_answer", inspect_answer)
+    with refused(TaskNotFoundError, ""):
+        await send(boss, "spend", "m3", task_id=task.id, text="no")
 
 
 @pytest.mark.parametrize("binding", BINDINGS)

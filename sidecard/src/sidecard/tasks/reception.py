@@ -149,19 +149,25 @@ class Reception:
         # Before the checks that follow, since it may take a while: what they find must still hold when it is stored.
         original = _copy(message) if sent.proof else message  # what is proven is what was sent, not what is left of it
         received = await self._engine().intake.inspect_answer(live, caller, message, sent.grant)
-        intake, right = self._engine().intake, act.right
         while True:
             if message.message_id not in live.messages:
-                act.right = right + self._check_may_say(live, caller, sent, original)
+                self._check_may_say(live, caller, tenant, sent, original, act=act)
                 if webhook is not None:
                     push_configs.check_room(live, webhook)
             try:
+                intake = self._engine().intake
                 return await intake.answer(live, caller, message, webhook, sent.grant, received=received, act=act)
             except Overtaken as error:
                 log.debug("%s; who may say what is looked at again", error)
 
-    def _check_may_say(self, live: Live, caller: Caller, sent: Sent, original: Message) -> str:
-        """By which right a message may be said to a task as it stands now. Raises whatever is against it."""
+    def _check_may_say(
+        self, live: Live, caller: Caller, tenant: str, sent: Sent, original: Message, *, act: Act
+    ) -> None:
+        """Raises whatever is against a message to a task as it stands now; the act says by which right it is sent."""
+        act.right = right_to(live.folded, caller, tenant)
+        if not act.right:  # the question that let them see it has been answered meanwhile
+            act.right = NOT_THEIRS
+            raise TaskNotFoundError
         if live.ended:
             raise UnsupportedOperationError(
                 f"the task is {state_name(live.state)} and takes no more messages; start a new one"
@@ -172,7 +178,7 @@ class Reception:
             raise InvalidParamsError("the question that this answers is not open (any more)")
         skill, vouching = self._engine().agent.skills.get(live.meta["skill"]), self._engine().vouching
         check_may_go_on(live, caller, skill.scope if skill else "")
-        return check_may_answer(live, caller, sent, original, scopes_of=self._scopes_of, vouching=vouching)
+        act.right += check_may_answer(live, caller, sent, original, scopes_of=self._scopes_of, vouching=vouching)
 
 
 def _copy(message: Message) -> Message:
