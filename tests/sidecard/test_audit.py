@@ -216,10 +216,10 @@ async def test_without_the_records_in_the_write_there_would_be_none(monkeypatch)
     """The twin: acts that don't go with their entry are not there when the process dies."""
 
     async def writes_without_acts(self, task):
-        for _, _, act in list(self._pending._appends):
-            if act is not None:
-                act.recorded = True
-        self._pending._appends = type(self._pending._appends)((r, s, None) for r, s, _ in self._pending._appends)
+        for append in self._pending:
+            if append.act is not None:
+                append.act.recorded = True
+            append.act = None
         await real(self, task)
 
     real = Writer._write
