@@ -42,7 +42,8 @@ async def test_each_event_of_a_stream_of_more_than_five_minutes_comes_once_and_i
     print(f"{len(events)} events in {took:.0f} s, over {len(opened)} streams, opened at "
           f"{', '.join(f'{at - began:.0f}' for at in opened)} s")  # fmt: skip
     assert took > SECONDS
-    assert list(chain.from_iterable(map(ticks, events))) == [f"{number} " for number in range(SECONDS)]
+    # Content inspection holds the end of a text back where it may be the beginning of something: chunks may join.
+    assert "".join(chain.from_iterable(map(ticks, events))) == "".join(f"{number} " for number in range(SECONDS))
     places = [place_of(event) for event in events]
     assert len(set(places)) == len(places)
     seen = task.__class__()
