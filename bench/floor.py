@@ -39,9 +39,10 @@ async def _grpc(port: int, token: str, seconds: float) -> float:
         request = state_pb2.ExecuteStateTransactionRequest(storeName="state", operations=[operation])
         await api.stub.ExecuteStateTransaction(request, metadata=api.metadata, timeout=10)
 
-    p50 = await _p50_ms(create, seconds)
-    await api.close()
-    return p50
+    try:
+        return await _p50_ms(create, seconds)
+    finally:
+        await api.close()
 
 
 async def _http(http_port: int, grpc_port: int, token: str, seconds: float) -> float:

@@ -46,19 +46,19 @@ class GrpcPlaces:
         """A verified caller uses the connection with this peer, in gRPC's words."""
         self._proven[unquote(peer) if peer.startswith("ipv6") else peer] = self._looks
 
-    def _can_be_crowded(self) -> bool:
+    def _are_many(self, descriptors: int) -> bool:
         """Whether there are so many descriptors, or callers remembered, that it is worth looking at each."""
-        return max(len(os.listdir(_DESCRIPTORS)), len(self._proven)) > self._strangers
+        return max(descriptors, len(self._proven)) > self._strangers
 
     async def keep_free(self) -> None:
         """Look, again and again. Runs until it is cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                if not (self._crowded or self._can_be_crowded()):
+                if not (self._crowded or self._are_many(len(os.listdir(_DESCRIPTORS)))):
                     continue
                 self._seen = await asyncio.to_thread(_look, self._port, self._seen)
-                self._crowded = max(len(self._seen), len(self._proven)) > self._strangers
+                self._crowded = self._are_many(len(self._seen))
             except OSError as error:
                 log.warning("The gRPC port's connections can't be looked through, strangers may fill it: %s", error)
                 await asyncio.sleep(UNSEEN_SECONDS)

@@ -277,7 +277,7 @@ class Intake:
                 *_push(live.task_id, webhook),
                 *working,
                 act=act,
-                answers=live.question.id if live.question is not None else "",
+                answers=live.asks,
             )
         await live.commit()
         if message.message_id not in live.messages:

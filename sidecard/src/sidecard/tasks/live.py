@@ -101,6 +101,11 @@ class Live:
         return self._prospect.question
 
     @property
+    def asks(self) -> str:
+        """The id of the open question, "" for none."""
+        return self.question.id if self.question is not None else ""
+
+    @property
     def messages(self) -> dict[str, str]:
         """The digest of each message by its id, with what is about to be committed."""
         return self._prospect.messages
@@ -313,8 +318,7 @@ class Live:
             raise TaskEnded(f"task {self.task_id} has ended")
         self._prospect.begin()
         for append in self._pending:
-            asked = self.question.id if self.question is not None else ""
-            if append.answers is None or append.answers == asked:
+            if append.answers is None or append.answers == self.asks:
                 self._anticipate(append.records)
             else:
                 append.drop()

@@ -69,8 +69,7 @@ class Reception:
             caller = caller.on_behalf_of(sent.subject)
             act = act_of(context)
             act.subject = caller.subject
-            message = Message()
-            message.CopyFrom(params.message)
+            message = _copy(params.message)
             engine = self._engine()
             webhook = push_configs.sent_with(params)
             task_id = message.task_id
@@ -174,7 +173,7 @@ class Reception:
             )
         if len(live.messages) >= MOST_MESSAGES or live.folded.task.ByteSize() > MOST_TASK_BYTES:
             raise UnsupportedOperationError("the task has taken as many messages as it can; start a new one")
-        if sent.question and (live.question is None or live.question.id != sent.question):
+        if sent.question and sent.question != live.asks:
             raise InvalidParamsError("the question that this answers is not open (any more)")
         skill, vouching = self._engine().agent.skills.get(live.meta["skill"]), self._engine().vouching
         check_may_go_on(live, caller, skill.scope if skill else "")
