@@ -108,7 +108,14 @@ def test_what_is_held_is_bounded():
 
 async def test_words_go_as_they_end():
     """The first goes with the space behind it; what is said last waits for the end alone."""
-    office = Office(does=in_chunks(["Hel", "lo ", "wor", "ld, ", "an", "d more"]))
+
+    async def does(note, task):
+        for chunk in ("Hel", "lo ", "wor", "ld, ", "an"):
+            await task.chunk("stream", chunk)
+            await task._run.commit()  # else they would become one
+        await task.chunk("stream", "d more", last=True)
+
+    office = Office(does=does)
     folded = await office.run(data(text="go"))
     assert given(office, folded) == ["Hello ", "world, ", "and more"]
 

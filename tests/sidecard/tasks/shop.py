@@ -68,9 +68,16 @@ class Shop:
 
         @agent.skill(scope="talk", idempotent=False)
         async def talk(order: Order, task: Task) -> str:
-            """Say much, in chunks."""
+            """Say much, two of them in turns: chunks of one text would become one."""
             for number in range(order.count):
-                await task.chunk("talk", f"{number} ", last=number == order.count - 1)
+                await task.chunk(("he", "she")[number % 2], f"{number} ", last=number >= order.count - 2)
+            return "done"
+
+        @agent.skill(scope="tell", idempotent=False)
+        async def tell(order: Order, task: Task) -> str:
+            """Say much, alone, in chunks."""
+            for number in range(order.count):
+                await task.chunk("tale", f"{number} ", last=number == order.count - 1)
             return "done"
 
         @agent.skill(scope="choose", idempotent=False)

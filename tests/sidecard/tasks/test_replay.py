@@ -53,7 +53,7 @@ def forget(store: MemoryStore, task_id: str, kind: str) -> None:
         n += 1
 
 
-@pytest.mark.parametrize("skill", ["look", "buy", "order", "nap", "talk", "broken", "picky"])
+@pytest.mark.parametrize("skill", ["look", "buy", "order", "nap", "talk", "tell", "broken", "picky"])
 async def test_a_task_that_ended_by_itself_agrees(skill):
     """Its steps return what they returned, its outputs and its end come out the same, and no effect happens again."""
     store = MemoryStore()

@@ -113,7 +113,10 @@ class Task:
         await self._give(name, values)
 
     async def chunk(self, name: str, text: str, *, last: bool = False) -> None:
-        """Append a chunk of text to the artifact of that name, as it is made; waits when the store is far behind."""
+        """Append a chunk of text to the artifact of that name, as it is made; waits when the store is far behind.
+
+        Chunks that are made faster than they can be stored are told, and kept, as one.
+        """
         branch, number, stored = self._run.output()
         goes, pieces, before = self._run.screened.piece(branch, name, text, last=last)
         if not stored and (goes or last or not text):

@@ -41,7 +41,8 @@ Record = list[Any]
 ["push", id, A2A TaskPushNotificationConfig] · ["unpush", id]
 ["snapshot", folded state]                           only in logs of some hundreds of entries
 
-A2A objects are their protobuf bytes. Branch and number say where in the run an output was made ("" outside a run).
+A2A objects are their protobuf bytes. Branch and number say where in the run an output was made ("" outside a run);
+chunks that were stored as one (see chunk) have the number of the last.
 """
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sidecard.errors import SidecardError, StoreUnavailable
 from sidecard.tasks.act import Act
+from sidecard.tasks.chunk import Chunk
 from sidecard.tasks.entry import Record
 
 ENTRY_RECORDS = 1_000
@@ -24,13 +25,16 @@ class TooLarge(SidecardError):
 class Appended:
     """Records to be stored together, about `size` bytes, and the act that they come from.
 
-    `answers` is the open question that they are decided upon, "" for none; None where that does not matter.
+    `answers` is the open question that they are decided upon, "" for none; None where that does not matter. A `chunk`,
+    always the last of the records, may stand for several that were appended.
     """
 
     records: list[Record]
     size: int
     act: Act | None
     answers: str | None
+    chunk: Chunk | None
+    count: int = 1
 
     def drop(self) -> None:
         """Store nothing of it."""
@@ -38,11 +42,13 @@ class Appended:
 
 
 class Pending:
-    """Appends in order. Each is stored whole; several may share an entry."""
+    """Appends in order. Each is stored whole; several may share an entry, and chunks of one text become one."""
 
     def __init__(self) -> None:
         self._appends: deque[Appended] = deque()
         self._bytes = 0
+        self._waiting = 0
+        self._under_way = 0
         self._appended = 0
         self._stored = 0
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -56,7 +62,12 @@ class Pending:
     @property
     def full(self) -> bool:
         """Whether so much waits to be stored that whoever makes more should wait too."""
-        return self._bytes > ENTRY_BYTES or len(self._appends) >= ENTRY_RECORDS
+        return self._bytes > ENTRY_BYTES or self._waiting >= ENTRY_RECORDS
+
+    @property
+    def gathers(self) -> bool:
+        """Whether it may wait for more: a text is being made, faster than it is stored, and nobody waits for it."""
+        return bool(self._appends and self._appends[-1].chunk) and not (self._waiters or self.full)
 
     def check(self, records: tuple[Record, ...]) -> int:
         """About how many bytes these records take. Raises TooLarge."""
@@ -67,9 +78,22 @@ class Pending:
 
     def add(self, records: tuple[Record, ...], size: int, act: Act | None = None, answers: str | None = None) -> None:
         """Take records that were checked; see Appended."""
-        self._appends.append(Appended(list(records), size, act, answers))
         self._bytes += size
+        self._waiting += 1
+        chunk = Chunk.of(records[-1]) if act is None else None
+        if chunk is not None and len(records) == 1 and self._join(chunk, size):
+            return
+        self._appends.append(Appended(list(records), size, act, answers, chunk))
         self._appended += 1
+
+    def _join(self, chunk: Chunk, size: int) -> bool:
+        """Let a chunk join the one before it, if that is not being written."""
+        last = self._appends[-1] if len(self._appends) > self._under_way else None
+        if last is None or last.chunk is None or not last.chunk.join(chunk):
+            return False
+        last.size += size
+        last.count += 1
+        return True
 
     def next_entry(self) -> tuple[int, list[Record], list[Act]]:
         """How many appends go into the next entry, their records, and the acts that these come from."""
@@ -81,16 +105,22 @@ class Pending:
             if records and (size > ENTRY_BYTES or len(records) + len(append.records) > ENTRY_RECORDS):
                 break
             count += 1
+            if append.chunk is not None:
+                append.chunk.close()
             records.extend(append.records)
             if append.act is not None:
                 acts.append(append.act)
+        self._under_way = count
         return count, records, acts
 
     def stored(self, count: int) -> None:
         """The first appends are stored."""
         for _ in range(count):
-            self._bytes -= self._appends.popleft().size
+            append = self._appends.popleft()
+            self._bytes -= append.size
+            self._waiting -= append.count
         self._stored += count
+        self._under_way = 0
 
     def skip_dropped(self) -> None:
         """Let those go on whose appends were dropped, where nothing before them waits; others share an entry."""
@@ -120,7 +150,7 @@ class Pending:
                 waiter.set_exception(error)
         self._waiters.clear()
         self._appends.clear()
-        self._bytes = 0
+        self._bytes = self._waiting = 0
 
 
 def outcome_unknown(waiter: asyncio.Future[None]) -> None:

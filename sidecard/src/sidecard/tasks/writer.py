@@ -18,6 +18,9 @@ from sidecard.tasks.state import FoldedTask
 log = logging.getLogger("sidecard.tasks")
 
 GAP_SECONDS = 0.1
+GATHER_SECONDS = 0.005
+"""How long the chunks that came while an entry was stored wait for more: a stream that is faster than the store would
+else fill entry after entry with a handful of them."""
 FAIR_RACES = 2
 """Races that an outsider may lose before it knocks."""
 
@@ -97,7 +100,10 @@ class Writer:
         return self._flushing is not None
 
     def start(self, task: Written) -> None:
-        """Write what is pending, and what will be while that is written; nothing while it is held."""
+        """Write what is pending, and what will be while that is written; not while it is held, unless it is much."""
+        if self._held is not None and self._pending.full:
+            self._held.cancel()
+            self._held = None
         if self._flushing is None and self._held is None:
             self._flushing = asyncio.create_task(self._flush(task), name=f"flush {self._meta['task']}")
 
@@ -111,11 +117,11 @@ class Writer:
         return [self._flushing]
 
     def hold(self, task: Written, seconds: float) -> None:
-        """Let the first entry wait that long for what else might join it."""
+        """Let the next entry wait that long for what else might join it."""
         self._held = asyncio.get_running_loop().call_later(seconds, self.release, task)
 
     def release(self, task: Written) -> None:
-        """Write the first entry now, if it was held."""
+        """Write the next entry now, if it was held."""
         if self._held is not None:
             self._held.cancel()
             self._held = None
@@ -132,6 +138,9 @@ class Writer:
                     self._pausing = False
                     await asyncio.sleep(GAP_SECONDS)
                 await self._write(task)
+                if self._pending.gathers:
+                    self.hold(task, GATHER_SECONDS)
+                    return
         except (TaskConflict, StoreUnavailable) as error:
             task.lose(error)
         except Exception:
