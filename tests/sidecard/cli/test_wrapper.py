@@ -55,6 +55,12 @@ def test_environment(ready: Project) -> None:
     assert "OTEL" not in printed
 
 
+def test_one_thread_unless_told_otherwise(ready: Project) -> None:
+    """A sidecar takes no more of the machine than its app can use."""
+    assert "GOMAXPROCS=1\n" in _start(ready, *GIVEN).stdout
+    assert "GOMAXPROCS=4\n" in _start(ready, *GIVEN, GOMAXPROCS="4").stdout
+
+
 def test_traces(ready: Project) -> None:
     """One endpoint serves apps and sidecars: daprd is told that a URL means HTTP, and http:// no TLS."""
     printed = _start(ready, *GIVEN, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:4318/").stdout
