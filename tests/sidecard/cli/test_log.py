@@ -126,7 +126,7 @@ async def test_every_kind_of_record_has_words_and_values():
         "begun     0:1 ask", "question  0:1 waits for an answer: Which",
         "done      0:2 step time →",
         "begun     0:0 once pay", 'done      0:0 once pay → "paid"', "begun     0:1 sleep until 2", "(taken)",
-        "artifact  talk, last chunk: 0", "status    REJECTED  not today", "message   ada: red",
+        "artifact  he, last chunk: 0", "status    REJECTED  not today", "message   ada: red",
     ):  # fmt: skip
         assert any(words in line for line in text), words
     webhook = TaskPushNotificationConfig(id="w", url="https://x.example", token="secret").SerializeToString()

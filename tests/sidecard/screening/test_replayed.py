@@ -35,11 +35,21 @@ async def refused(note, task):
     task.reject("no")
 
 
+async def refused_late(note, task):
+    """Has said much before something is withheld: what went is one record."""
+    for chunk in ("one ", "two ", "three ", "four ", f"wrote to {MAIL} ", "five "):
+        try:
+            await task.chunk("stream", chunk)
+        except Withheld:
+            task.reject("no")
+
+
 SKILLS = [
     (reveals, None, S.TASK_STATE_COMPLETED),
     (tells, None, S.TASK_STATE_INPUT_REQUIRED),
     (tells, Policy(personal_out=Action.BLOCK), S.TASK_STATE_FAILED),
     (refused, Policy(personal_out=Action.BLOCK), S.TASK_STATE_REJECTED),
+    (refused_late, Policy(personal_out=Action.BLOCK), S.TASK_STATE_REJECTED),
 ]
 
 

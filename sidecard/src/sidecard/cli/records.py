@@ -57,7 +57,7 @@ def words(record: Record) -> str:  # noqa: C901, PLR0911, PLR0912 -- one case pe
         case ["status", _, state, data, branch, number]:
             text = text_of(Message.FromString(data))
             return f"status    {state_name(state)}  {text}{_made(branch, number)}"
-        case ["artifact", data, append, last, branch, number]:
+        case ["artifact", data, append, last, branch, number, *_]:
             artifact = Artifact.FromString(data)
             chunk = (", last chunk" if last else ", chunk") if append else ""
             said = _said(Message(parts=artifact.parts))
@@ -138,7 +138,7 @@ def _values(record: Record) -> dict[str, Any]:  # noqa: C901, PLR0911, PLR0912 -
             message = MessageToDict(Message.FromString(data))
             made = {"branch": branch, "number": number}
             return {"kind": kind, "at": iso(at), "state": state_name(state), "message": message, **made}
-        case ["artifact", data, append, last, branch, number]:
+        case ["artifact", data, append, last, branch, number, *_]:
             artifact = MessageToDict(Artifact.FromString(data))
             made = {"branch": branch, "number": number}
             return {"kind": kind, "artifact": artifact, "append": append, "lastChunk": last, **made}

@@ -5,6 +5,7 @@ next_entry what goes into a log next          states    which state may follow w
 loading    a task read back from its log      tail      reading on what other replicas write
 live       one task in memory                 lives     all tasks in memory
 pending    what it has yet to store           writer    how that gets into its log
+chunk      a text that is made faster than it is stored
 prospect   what it will be then               outcomes  steps that its run waits for
 events     what streams and webhooks hear     follower  who reads a task's events
 store      the state store behind Dapr        patience  asking it until it answers

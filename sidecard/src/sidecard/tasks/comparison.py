@@ -8,7 +8,7 @@ from a2a.types import Artifact, Message
 from sidecard.screening.strings import Spot, strings_of
 from sidecard.screening.vault import revealed
 from sidecard.tasks import binding
-from sidecard.tasks.chunk import Chunk
+from sidecard.tasks.chunk import divided
 from sidecard.tasks.entry import Entry, Record
 from sidecard.tasks.run import Branch
 from sidecard.tasks.state import EVENTS, FoldedTask
@@ -86,14 +86,13 @@ class Comparison:
         self._folded = folded
         self._recorded = recorded
         self._did = did
-        self._made = _joined(did.made, recorded)
         self._originals = originals
 
     def result(self) -> Replay:
         """What became of the replay."""
         did = self._did
         state = state_name(did.end[2]) if did.end else ""
-        equal = sum(self._same(output) for output in self._made)
+        equal = sum(self._same(output) for output in did.made)
         # Once it has taken another way, everything after that differs too, and tells nothing.
         found = did.astray or [*self._outputs(), *self._unreached(), *self._end()]
         return Replay(did.returned, equal, state, list(did.stops.values()), found)
@@ -101,12 +100,12 @@ class Comparison:
     def _same(self, output: Output) -> bool:
         if output not in self._recorded:
             return False
-        recorded, made = self._recorded[output][1], self._made[output]
+        recorded, made = self._recorded[output][1], self._did.made[output]
         return _content(recorded, self._originals) == _content(made, self._originals)
 
     def _outputs(self) -> Iterator[str]:
         asked = any(step.kind == "ask" for step in self._folded.steps.values())
-        for output, record in self._made.items():
+        for output, record in self._did.made.items():
             if output in self._recorded:
                 if not self._same(output):
                     place, recorded = self._recorded[output]
@@ -183,32 +182,15 @@ def outputs_of(entries: Sequence[Entry]) -> dict[Output, Recorded]:
     return {
         output: (f"{n}.{number}", record)
         for n, entry in enumerate(entries, 1)
-        for number, record in enumerate(entry.records)
+        for number, stored in enumerate(entry.records)
+        for record in divided(stored)
         if (output := output_of(record)) is not None
     }
 
 
 def output_of(record: Record) -> Output | None:
     """Which output of the skill a record is, None where it is none."""
-    return (record[-2], record[-1]) if record[0] in EVENTS and record[-2] else None
-
-
-def _joined(made: Mapping[Output, Record], recorded: Mapping[Output, Recorded]) -> dict[Output, Record]:
-    """What was made, with those chunks of a text as one that the log has as one: under the number of the last."""
-    joined: dict[Output, Record] = {}
-    unrecorded: dict[str, tuple[Output, Chunk]] = {}
-    for output, record in made.items():
-        joined[output] = list(record)
-        chunk, before = Chunk.of(joined[output]), unrecorded.pop(output[0], None)
-        if chunk is None:
-            continue
-        if before is not None and before[1].join(chunk):
-            joined[output] = joined.pop(before[0])
-            chunk = before[1]
-            chunk.close()
-        if output not in recorded:
-            unrecorded[output[0]] = output, chunk
-    return joined
+    return (record[4], record[5]) if record[0] in EVENTS and record[4] else None
 
 
 def _name(output: Output) -> str:

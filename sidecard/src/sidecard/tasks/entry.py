@@ -22,6 +22,8 @@ Record = list[Any]
 ["grant", message_id, digest, by, A2A Message, at_ms] the same, as an authority is granted or refused by
 ["status", at_ms, TaskState, A2A Message | b"", branch, number]
 ["artifact", A2A Artifact, append, last_chunk, branch, number]
+                                                     and, where it stands for chunks that were stored as one (see
+                                                     chunk), the number and the characters of each
 ["begun", step_key, kind, arguments_hash, details]   a step that has started and must wait, or has an effect
 ["done", step_key, kind, arguments_hash, result]     a step and what it returned
 ["failed", step_key, kind, arguments_hash, reason]   a step that raised, and why
@@ -41,8 +43,7 @@ Record = list[Any]
 ["push", id, A2A TaskPushNotificationConfig] · ["unpush", id]
 ["snapshot", folded state]                           only in logs of some hundreds of entries
 
-A2A objects are their protobuf bytes. Branch and number say where in the run an output was made ("" outside a run);
-chunks that were stored as one (see chunk) have the number of the last.
+A2A objects are their protobuf bytes. Branch and number say where in the run an output was made ("" outside a run).
 """
 
 

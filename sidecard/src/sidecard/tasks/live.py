@@ -207,7 +207,7 @@ class Live:
             timer.cancel()
 
     async def stored(self, *, hurry: bool = True) -> None:
-        """Return once everything appended so far is stored; without `hurry`, when the first entry is written anyway.
+        """Return once everything appended so far is stored; without `hurry`, when that is written anyway.
 
         Raises TaskConflict when another replica owns the task now, StoreUnavailable when this agent is stopping.
         """
@@ -333,6 +333,7 @@ class Live:
         for watch in self.watches.values():
             watch.cancel()
         self._pending.give_up(error)
+        self.writer.forget_hold()
         self._followers.cut()
         self._changed.set()
         self._keeper.let_go(self)

@@ -34,7 +34,7 @@ class Appended:
     act: Act | None
     answers: str | None
     chunk: Chunk | None
-    count: int = 1
+    stands_for: int = 1
 
     def drop(self) -> None:
         """Store nothing of it."""
@@ -47,7 +47,7 @@ class Pending:
     def __init__(self) -> None:
         self._appends: deque[Appended] = deque()
         self._bytes = 0
-        self._waiting = 0
+        self._unstored = 0
         self._under_way = 0
         self._appended = 0
         self._stored = 0
@@ -62,12 +62,13 @@ class Pending:
     @property
     def full(self) -> bool:
         """Whether so much waits to be stored that whoever makes more should wait too."""
-        return self._bytes > ENTRY_BYTES or self._waiting >= ENTRY_RECORDS
+        return self._bytes > ENTRY_BYTES or self._unstored >= ENTRY_RECORDS
 
     @property
     def gathers(self) -> bool:
         """Whether it may wait for more: a text is being made, faster than it is stored, and nobody waits for it."""
-        return bool(self._appends and self._appends[-1].chunk) and not (self._waiters or self.full)
+        chunk = self._appends[-1].chunk if self._appends else None
+        return chunk is not None and chunk.open and not (self._waiters or self.full)
 
     def check(self, records: tuple[Record, ...]) -> int:
         """About how many bytes these records take. Raises TooLarge."""
@@ -79,7 +80,7 @@ class Pending:
     def add(self, records: tuple[Record, ...], size: int, act: Act | None = None, answers: str | None = None) -> None:
         """Take records that were checked; see Appended."""
         self._bytes += size
-        self._waiting += 1
+        self._unstored += 1
         chunk = Chunk.of(records[-1]) if act is None else None
         if chunk is not None and len(records) == 1 and self._join(chunk, size):
             return
@@ -92,7 +93,7 @@ class Pending:
         if last is None or last.chunk is None or not last.chunk.join(chunk):
             return False
         last.size += size
-        last.count += 1
+        last.stands_for += 1
         return True
 
     def next_entry(self) -> tuple[int, list[Record], list[Act]]:
@@ -106,7 +107,7 @@ class Pending:
                 break
             count += 1
             if append.chunk is not None:
-                append.chunk.close()
+                append.chunk.write()
             records.extend(append.records)
             if append.act is not None:
                 acts.append(append.act)
@@ -118,7 +119,7 @@ class Pending:
         for _ in range(count):
             append = self._appends.popleft()
             self._bytes -= append.size
-            self._waiting -= append.count
+            self._unstored -= append.stands_for
         self._stored += count
         self._under_way = 0
 
@@ -150,7 +151,7 @@ class Pending:
                 waiter.set_exception(error)
         self._waiters.clear()
         self._appends.clear()
-        self._bytes = self._waiting = 0
+        self._bytes = self._unstored = 0
 
 
 def outcome_unknown(waiter: asyncio.Future[None]) -> None:

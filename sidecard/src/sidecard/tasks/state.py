@@ -9,6 +9,7 @@ from a2a.types import Artifact, Message, TaskPushNotificationConfig, TaskStatus
 from a2a.types import Task as A2ATask
 
 from sidecard.errors import LogBroken
+from sidecard.streamed import extend
 from sidecard.tasks.entry import Entry, Record
 from sidecard.tasks.states import TERMINAL
 
@@ -218,7 +219,7 @@ class FoldedTask:
             case ["status", at_ms, state, message, branch, output]:
                 self._status(at_ms, state, message)
                 self._emit(branch, output)
-            case ["artifact", data, append, _, branch, output]:
+            case ["artifact", data, append, _, branch, output, *_]:
                 self._artifact(Artifact.FromString(data), append=append)
                 self._emit(branch, output)
             case ["begun", key, kind, arguments, details]:
@@ -311,7 +312,7 @@ class FoldedTask:
             self._artifacts[artifact.artifact_id] = len(self.task.artifacts)
             self.task.artifacts.append(artifact)
         elif append:
-            self.task.artifacts[at].parts.extend(artifact.parts)
+            extend(self.task.artifacts[at], artifact)
         else:
             self.task.artifacts[at].CopyFrom(artifact)
 

@@ -96,21 +96,19 @@ class Writer:
 
     @property
     def writing(self) -> bool:
-        """Whether something is being written."""
-        return self._flushing is not None
+        """Whether something is being written, or about to be."""
+        return self._flushing is not None or self._held is not None
 
     def start(self, task: Written) -> None:
         """Write what is pending, and what will be while that is written; not while it is held, unless it is much."""
-        if self._held is not None and self._pending.full:
-            self._held.cancel()
-            self._held = None
+        if self._pending.full:
+            self.forget_hold()
         if self._flushing is None and self._held is None:
             self._flushing = asyncio.create_task(self._flush(task), name=f"flush {self._meta['task']}")
 
     def cancel(self) -> list[asyncio.Task[None]]:
         """Stop writing; what is in flight may be stored all the same. Returns what ends when that is done."""
-        if self._held is not None:
-            self._held.cancel()
+        self.forget_hold()
         if self._flushing is None:
             return []
         self._flushing.cancel()
@@ -123,9 +121,14 @@ class Writer:
     def release(self, task: Written) -> None:
         """Write the next entry now, if it was held."""
         if self._held is not None:
+            self.forget_hold()
+            self.start(task)
+
+    def forget_hold(self) -> None:
+        """Hold nothing, and write nothing for that."""
+        if self._held is not None:
             self._held.cancel()
             self._held = None
-            self.start(task)
 
     def pause(self) -> None:
         """Leave a gap before the next entry, in which others may write: a fast stream could starve a cancel."""
