@@ -1,4 +1,4 @@
-"""What tasks and events cost at the state store: operations and bytes, counted at the engine's own store interface.
+"""What tasks, and the chunks of streams, cost at the state store: operations and bytes, counted at the engine's own store interface.
 
 Counted in this process, one task after the other, over a store that takes as long as SQLite behind a sidecar: so
 nobody shares a write, and the figures are the same on every machine.
@@ -43,14 +43,14 @@ class CountingStore(MemoryStore):
 
 
 def costs(tasks: int, sizes: Sequence[int], report: Report) -> None:
-    """Per task, over many; per event, in the longest stream, and how much more that is than in the shortest."""
+    """Per task, over many; per chunk, in the longest stream, and how much more that is than in the shortest."""
     report.result("ops_per_task", asyncio.run(_count("hello", tasks))[0])
     per_event = {size: asyncio.run(_count(f"chunks {size}", 1)) for size in sizes}
     most = max(sizes)
     report.result("ops_per_event", per_event[most][0] / most)
     report.result("bytes_per_event", per_event[most][1] / most)
     for size, (operations, written) in per_event.items():
-        report.say(f"a stream of {size:,}: {operations / size:.4f} operations, {written / size:.0f} bytes per event")
+        report.say(f"a stream of {size:,}: {operations / size:.4f} operations, {written / size:.0f} bytes per chunk")
 
 
 async def _count(text: str, tasks: int) -> tuple[float, float]:

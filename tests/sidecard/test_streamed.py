@@ -14,7 +14,7 @@ from a2a.types import (
 )
 
 from sidecard.extension import URI
-from sidecard.streamed import LONG, extend, fold, is_last, place_of, task_id_of
+from sidecard.streamed import fold, is_last, place_of, task_id_of
 
 WORKING, DONE, ASKS = (
     TaskStatus(state=state)
@@ -47,28 +47,7 @@ def test_updates_add_up_to_the_task():
     for event in events:
         task = fold(task, event)
     assert (task.id, task.status) == ("t", DONE)
-    assert [part.text for part in task.artifacts[0].parts] == ["newer"]
-
-
-@pytest.mark.parametrize(
-    ("parts", "more", "then"),
-    [
-        ([Part(text="a")], [Part(text="b"), Part(text="c")], [Part(text="ab"), Part(text="c")]),
-        ([Part(text="a")], [Part(url="b")], [Part(text="a"), Part(url="b")]),
-        ([Part(url="a")], [Part(text="b")], [Part(url="a"), Part(text="b")]),
-        ([Part(text="a")], [Part(text="b", media_type="text/html")], None),
-        ([Part(text="a", metadata={"says": "this"})], [Part(text="b")], None),
-        ([Part(text="a")], [Part(text="b", metadata={"says": "that"})], None),
-        ([Part(text="x" * LONG)], [Part(text="b")], None),
-        ([], [Part(text="b")], None),
-        ([Part(text="a")], [], None),
-    ],
-)
-def test_a_text_goes_on_in_its_part(parts, more, then):
-    """However it was cut; what is of another kind, or says something of its own, stays a part, and so does much."""
-    artifact = Artifact(parts=parts)
-    extend(artifact, Artifact(parts=more))
-    assert list(artifact.parts) == (then or [*parts, *more])
+    assert [part.text for part in task.artifacts[0].parts] == ["new", "er"]
 
 
 def test_a_later_task_replaces_what_was_known():

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from a2a.types import Artifact, Message, Part, StreamResponse, Task, TaskArtifactUpdateEvent, TaskStatusUpdateEvent
+from a2a.types import Message, StreamResponse, Task, TaskArtifactUpdateEvent, TaskStatusUpdateEvent
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message as ProtoMessage
 
@@ -10,8 +10,6 @@ from sidecard.extension import URI
 from sidecard.proto_json import write
 from sidecard.tasks.states import COMPLETED, INTERRUPTED, TERMINAL
 
-LONG = 64_000
-"""Characters of a text above which it goes on in another part, or in another event."""
 _KINDS: dict[type[ProtoMessage], str] = {
     Task: "task",
     Message: "message",
@@ -84,23 +82,6 @@ def _fold_artifact(task: Task, event: StreamResponse) -> None:
     if known is None:
         task.artifacts.append(update.artifact)
     elif update.append:
-        extend(known, update.artifact)
+        known.parts.extend(update.artifact.parts)
     else:
         known.CopyFrom(update.artifact)
-
-
-def extend(artifact: Artifact, more: Artifact) -> None:
-    """Append what goes on with an artifact (A2A 1.0 §4.2.2): a text goes on in its last part, until that is long.
-
-    So it does not depend on how it was cut, which says nothing but how fast it came.
-    """
-    parts = list(more.parts)
-    last = artifact.parts[-1] if artifact.parts else None
-    if last is not None and parts and _goes_on(last, parts[0]):
-        last.text += parts.pop(0).text
-    artifact.parts.extend(parts)
-
-
-def _goes_on(last: Part, part: Part) -> bool:
-    plain = all(one.WhichOneof("content") == "text" and not one.HasField("metadata") for one in (last, part))
-    return plain and last.media_type == part.media_type and len(last.text) < LONG

@@ -70,6 +70,8 @@ class Stranger(AgentExecutor):
             return
         await self.gate.wait()
         self.done.append(text)
+        for number, word in enumerate(text.split() if text.startswith("chunks") else ()):
+            await updater.add_artifact([Part(text=word)], "words", append=number > 0)
         await updater.add_artifact([Part(text=f"did {text}")], name="result")
         await updater.complete()
 

@@ -157,6 +157,14 @@ async def test_each_step_is_a_span_and_the_trace_goes_along(bench, monkeypatch):
     assert "t1" not in {value for one in spans for value in one.attributes.values()}
 
 
+async def test_what_came_in_chunks_is_taken_as_its_agent_has_it(bench):
+    """Where they begin and end says nothing: the agent's own word for its artifacts counts, however it was followed."""
+    task = await bench.follow(bench.mesh(), "chunks A to B")
+    asked = [one["path"] for one in bench.stranger.seen]
+    assert len(asked) == 2, "the message, and the task once it has ended"
+    assert [part.text for part in task.artifacts[0].parts] == ["chunks", "A", "to", "B"]
+
+
 async def test_who_does_not_know_our_extension_is_told_nothing_of_it(bench):
     """Least of all for whom we ask."""
     await bench.follow(bench.mesh())

@@ -6,10 +6,9 @@ import pytest
 from a2a.types import Artifact
 
 from sidecard import Task
-from sidecard.streamed import LONG
 from sidecard.tasks import writer as writer_module
 from sidecard.tasks.binding import artifact_of
-from sidecard.tasks.chunk import Chunk, divided
+from sidecard.tasks.chunk import LONG, Chunk, divided
 from sidecard.tasks.loading import read_log
 from sidecard.tasks.pending import ENTRY_RECORDS, Pending
 from sidecard.testing import MemoryStore, started
@@ -77,6 +76,16 @@ def test_nothing_joins_what_is_being_written():
     assert sent == [chunk("a", 1)]
     pending.stored(count)
     assert [text(record) for record in pending.next_entry()[1]] == ["bc"]
+
+
+def test_what_lost_a_race_is_made_anew_with_what_came_since():
+    """Nothing of it is on its way any more."""
+    pending = Pending()
+    pending.add((chunk("a", 1),), 100)
+    pending.next_entry()
+    pending.skip_dropped()
+    pending.add((chunk("b", 2),), 100)
+    assert [text(record) for record in pending.next_entry()[1]] == ["ab"]
 
 
 def test_joined_chunks_count_each_against_what_may_wait():

@@ -183,6 +183,31 @@ def test_a_preview_says_what_the_entry_will_make_of_the_task(moves):
         assert restored == folded
 
 
+def test_a_text_that_was_made_in_chunks_is_one_part_once_its_task_has_ended():
+    """However it was cut, stored and read back; other parts, and what was given out as a whole, stay as they are."""
+
+    def artifact(name, append, *parts):
+        return ["artifact", Artifact(artifact_id=name, parts=parts).SerializeToString(), append, False, "0", 1]
+
+    def texts(folded):
+        return [[part.text or part.url for part in artifact.parts] for artifact in folded.task.artifacts]
+
+    def part(text):
+        return Part(text=text, media_type="text/plain")
+
+    whole = artifact("whole", False, part("a"), part("b"))
+    mixed = artifact("mixed", False, Part(url="u"), Part(url="v"))
+    folded = FoldedTask()
+    folded.apply(Entry(b"", 1, 1, [["new", META], ["status", 1, S.TASK_STATE_WORKING, b"", "", 0], whole, mixed]))
+    chunks = [artifact(name, True, part(text)) for text in ("he", "llo") for name in ("mixed", "text")]
+    folded.apply(Entry(folded.nonce, 1, 2, chunks))
+    assert texts(folded) == [["a", "b"], ["u", "v", "he", "llo"], ["he", "llo"]]
+    folded = FoldedTask.restore(folded.snapshot())
+    folded.apply(Entry(folded.nonce, 1, 3, [["status", 2, S.TASK_STATE_COMPLETED, b"", "", 0]]))
+    assert texts(folded) == [["a", "b"], ["u", "v", "hello"], ["hello"]]
+    assert folded.task.artifacts[2].parts[0].media_type == "text/plain"
+
+
 def test_a_snapshot_of_an_older_version_is_restored():
     """It knew no orphans; one of this version has them."""
     folded = FoldedTask()

@@ -82,6 +82,7 @@ async def _follow(
     stream: AsyncGenerator[StreamResponse],
 ) -> A2ATask | None:
     seen: A2ATask | None = None
+    in_chunks = False
     async for event in given:
         if event.HasField("message"):
             return _task_of(event.message)
@@ -89,10 +90,11 @@ async def _follow(
         heard(task_id, state)
         if seen is not None or event.HasField("task"):
             seen = fold(seen or A2ATask(), event)
+        in_chunks = in_chunks or event.artifact_update.append
         if state not in RESTING:
             continue
         await drain(stream)
-        if state in TERMINAL and seen is not None:
+        if state in TERMINAL and seen is not None and not in_chunks:
             return seen  # its stream has told all of it, and nothing changes it any more
         task = await client.get_task(GetTaskRequest(id=task_id, tenant=tenant))
         if task.status.state in RESTING:  # else somebody has just answered it

@@ -5,8 +5,10 @@ from typing import Self
 
 from a2a.types import Artifact
 
-from sidecard.streamed import LONG
 from sidecard.tasks.entry import Record
+
+LONG = 64_000
+"""Characters above which a text is told in several events after all."""
 
 
 class Chunk:

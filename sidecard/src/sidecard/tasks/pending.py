@@ -124,7 +124,11 @@ class Pending:
         self._under_way = 0
 
     def skip_dropped(self) -> None:
-        """Let those go on whose appends were dropped, where nothing before them waits; others share an entry."""
+        """Let those go on whose appends were dropped, where nothing before them waits; others share an entry.
+
+        Nothing is being written when this is called.
+        """
+        self._under_way = 0
         while self._appends and not self._appends[0].records:
             self.stored(1)
         self.wake()

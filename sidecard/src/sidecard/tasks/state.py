@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 import msgpack
-from a2a.types import Artifact, Message, TaskPushNotificationConfig, TaskStatus
+from a2a.types import Artifact, Message, Part, TaskPushNotificationConfig, TaskStatus
 from a2a.types import Task as A2ATask
 
 from sidecard.errors import LogBroken
-from sidecard.streamed import extend
 from sidecard.tasks.entry import Entry, Record
 from sidecard.tasks.states import TERMINAL
 
@@ -109,7 +109,7 @@ class FoldedTask:
     `created` and `at` (its last entry) are UTC in milliseconds, `waiting` are the steps that have begun and not ended,
     questions aside, and `snapshot_at` is the entry that holds the last snapshot. `unheard` are the
     calls, with agent and message, of which neither the end nor the delegated task is known, and `sealed` are the
-    originals of what was redacted, as screening.vault opens them.
+    originals of what was redacted, as screening.vault opens them. `in_chunks` are the artifacts that are made so.
     """
 
     n: int = 0
@@ -129,6 +129,7 @@ class FoldedTask:
     orphans: dict[str, Orphan] = field(default_factory=dict)
     push: dict[str, Webhook] = field(default_factory=dict)
     sealed: list[bytes] = field(default_factory=list)
+    in_chunks: set[str] = field(default_factory=set)
     cancel_by: str | None = None
     lease: str = ""
     deaths: int = 0
@@ -298,6 +299,7 @@ class FoldedTask:
             self.created = min(self.created, at_ms)
         if state in TERMINAL:
             self.question = None
+            self._join_chunks()
         self.task.status.CopyFrom(status_of(at_ms, state, message))
 
     def _past_status(self) -> None:
@@ -312,9 +314,18 @@ class FoldedTask:
             self._artifacts[artifact.artifact_id] = len(self.task.artifacts)
             self.task.artifacts.append(artifact)
         elif append:
-            extend(self.task.artifacts[at], artifact)
+            self.task.artifacts[at].parts.extend(artifact.parts)
+            self.in_chunks.add(artifact.artifact_id)
         else:
             self.task.artifacts[at].CopyFrom(artifact)
+
+    def _join_chunks(self) -> None:
+        """However a text was cut, which says no more than how fast it came, it is one part once nothing follows."""
+        for artifact in self.task.artifacts:
+            if artifact.artifact_id in self.in_chunks:
+                joined = [_one_part(list(parts)) for _, parts in groupby(artifact.parts, key=_kind_of_text)]
+                del artifact.parts[:]
+                artifact.parts.extend(part for parts in joined for part in parts)
 
     def _emit(self, branch: str, number: int) -> None:
         if branch:
@@ -341,6 +352,7 @@ class FoldedTask:
                 "orphans": {key: [o.agent, o.task_id, o.place, o.message] for key, o in self.orphans.items()},
                 "push": {key: [w.config, w.since, w.version] for key, w in self.push.items()},
                 "sealed": self.sealed,
+                "in chunks": sorted(self.in_chunks),
                 "cancel": self.cancel_by,
                 "lease": [self.lease, self.deaths, self.progressed],
             }
@@ -375,6 +387,7 @@ class FoldedTask:
             unheard={key: (agent, message) for key, (agent, message) in raw.get("unheard", {}).items()},
             push={key: Webhook(data, tuple(since), tuple(at)) for key, (data, since, at) in raw["push"].items()},
             sealed=raw.get("sealed", []),  # older snapshots have none
+            in_chunks=set(raw.get("in chunks", [])),
             cancel_by=raw["cancel"],
             lease=lease,
             deaths=deaths,
@@ -394,6 +407,17 @@ class FoldedTask:
     def push_configs(self) -> list[TaskPushNotificationConfig]:
         """The webhook configurations, oldest first."""
         return [TaskPushNotificationConfig.FromString(webhook.config) for webhook in self.push.values()]
+
+
+def _kind_of_text(part: Part) -> str:
+    """What parts must have in common that may be one text; "" for those that are none."""
+    return part.media_type if part.WhichOneof("content") == "text" else ""
+
+
+def _one_part(parts: list[Part]) -> list[Part]:
+    """These parts of one kind, as one if they are text."""
+    kind = _kind_of_text(parts[0])
+    return [Part(text="".join(part.text for part in parts), media_type=kind)] if kind else parts
 
 
 def status_of(at_ms: int, state: int, message: bytes) -> TaskStatus:

@@ -140,8 +140,8 @@ class Writer:
                 if self._pausing:
                     self._pausing = False
                     await asyncio.sleep(GAP_SECONDS)
-                await self._write(task)
-                if self._pending.gathers:
+                stored = await self._write(task)
+                if stored and self._pending.gathers:
                     self.hold(task, GATHER_SECONDS)
                     return
         except (TaskConflict, StoreUnavailable) as error:
@@ -153,7 +153,8 @@ class Writer:
             self._flushing = None
             task.flushed()
 
-    async def _write(self, task: Written) -> None:
+    async def _write(self, task: Written) -> bool:
+        """Write the next entry; whether it is stored. If not, somebody else has written one, which is taken in."""
         count, records, acts = self._pending.next_entry()
         folded = self._folded
         outsider = self._is_outsider(task, records)
@@ -165,7 +166,7 @@ class Writer:
             await self._journal.append(append)
         except TaskConflict:
             await self._rebase(task)
-            return
+            return False
         self._races = 0
         for act in acts:
             act.recorded = True
@@ -175,6 +176,7 @@ class Writer:
         if outsider:
             await self._knock()
         self._pending.wake()
+        return True
 
     def _is_outsider(self, task: Written, records: list[Record]) -> bool:
         """Whether another replica moves this task on, and goes on doing so."""
