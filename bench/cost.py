@@ -1,4 +1,4 @@
-"""What tasks, and the chunks of streams, cost at the state store: operations and bytes, counted at the engine's own store interface.
+"""What tasks and chunks cost at the state store: operations and bytes, counted at the engine's own store interface.
 
 Counted in this process, one task after the other, over a store that takes as long as SQLite behind a sidecar: so
 nobody shares a write, and the figures are the same on every machine.

@@ -196,9 +196,11 @@ def test_a_text_that_was_made_in_chunks_is_one_part_once_its_task_has_ended():
         return Part(text=text, media_type="text/plain")
 
     whole = artifact("whole", False, part("a"), part("b"))
+    before = [artifact("whole", True, part(text)) for text in ("x", "y")]
     mixed = artifact("mixed", False, Part(url="u"), Part(url="v"))
     folded = FoldedTask()
-    folded.apply(Entry(b"", 1, 1, [["new", META], ["status", 1, S.TASK_STATE_WORKING, b"", "", 0], whole, mixed]))
+    working = ["status", 1, S.TASK_STATE_WORKING, b"", "", 0]
+    folded.apply(Entry(b"", 1, 1, [["new", META], working, *before, whole, mixed]))
     chunks = [artifact(name, True, part(text)) for text in ("he", "llo") for name in ("mixed", "text")]
     folded.apply(Entry(folded.nonce, 1, 2, chunks))
     assert texts(folded) == [["a", "b"], ["u", "v", "he", "llo"], ["he", "llo"]]

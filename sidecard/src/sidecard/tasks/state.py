@@ -318,6 +318,7 @@ class FoldedTask:
             self.in_chunks.add(artifact.artifact_id)
         else:
             self.task.artifacts[at].CopyFrom(artifact)
+            self.in_chunks.discard(artifact.artifact_id)
 
     def _join_chunks(self) -> None:
         """However a text was cut, which says no more than how fast it came, it is one part once nothing follows."""
