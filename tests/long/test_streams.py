@@ -21,6 +21,11 @@ def ticks(event):
     return [part.text for artifact in artifacts if artifact.name == "ticks" for part in artifact.parts]
 
 
+def said(artifact):
+    """Its name and its text, however that is divided."""
+    return artifact.name, "".join(part.text for part in artifact.parts)
+
+
 async def test_each_event_of_a_stream_of_more_than_five_minutes_comes_once_and_in_order(tmp_path, monkeypatch):
     """The sidecars (1.18) cut it as if it had ended: our client goes on behind the last event that it saw."""
     opened = []
@@ -49,4 +54,5 @@ async def test_each_event_of_a_stream_of_more_than_five_minutes_comes_once_and_i
     seen = task.__class__()
     for event in events:
         seen = fold(seen, event)
-    assert seen.artifacts == task.artifacts
+    # Once its task has ended, a text that came in chunks is one part.
+    assert list(map(said, seen.artifacts)) == list(map(said, task.artifacts))
