@@ -38,7 +38,7 @@ class Recorder(MemoryStore):
 
 def entry(task_id, data=b"entry", *, n=1, contested=False, hints=None):
     line = Line(task_id, "c", 0, 1, n)
-    return Append(log_key(task_id, n), data, task_id, ("", "ada"), line, True, contested, hints=hints or {})
+    return Append(task_id, n, data, ("", "ada"), line, True, contested, hints=hints or {})
 
 
 @pytest.fixture(params=[True, False], ids=["transactions", "key by key"])

@@ -14,7 +14,7 @@ async def test_a_task_leaves_the_outbox_only_with_what_is_being_written_told():
     store = MemoryStore()
     journal = Journal(store)
     journal.start(await Slot.load(store, 0))
-    entries = [Append(f"log:t:{n}", b"x", "t", ("", ""), None, listed=False, contested=False, due=n) for n in (1, 2)]
+    entries = [Append("t", n, b"x", ("", ""), None, listed=False, contested=False, due=True) for n in (1, 2)]
     await journal.append(entries[0])
     stored = journal.append(entries[1])
     await journal.told(Told("t", through=1, known=1, cursors={"push:t:w": b"1"}))

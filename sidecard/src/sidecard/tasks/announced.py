@@ -1,10 +1,10 @@
 """What a slot's last entry announced, and may never have come true, where a store decides key by key."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from sidecard.tasks.entry import log_key
 from sidecard.tasks.index import Line, Owner
-from sidecard.tasks.loading import load
-from sidecard.tasks.slot_entry import SlotEntry
+from sidecard.tasks.slot_entry import SlotEntry, digest
 from sidecard.tasks.store import StateStore
 
 
@@ -16,34 +16,33 @@ class Announced:
 
     def __init__(self) -> None:
         self.tombstones: Mapping[str, bytes] = {}
-        self._lines: Mapping[Owner, list[Line]] = {}
-        self._todo: Mapping[str, bool] = {}
+        self._entry = SlotEntry()
 
     def __bool__(self) -> bool:
         """Whether there is something that may have to be taken back."""
-        return bool(self._lines or self._todo)
+        return bool(self._entry.announced)
 
     def take(self, entry: SlotEntry, *, before: str = "") -> None:
         """A further entry of the slot; it amends what was announced when the holder of `before` names itself again."""
         if entry.holder is None:
-            self._lines, self._todo = entry.lines, entry.todo
+            self._entry = entry
         elif entry.holder == before:
-            self._lines, self._todo = {}, {}
+            self._entry = SlotEntry()
         self.tombstones = entry.tombstones
 
-    async def amendments(self, store: StateStore) -> tuple[dict[Owner, list[Line]], dict[str, bool]]:
-        """The lines, and changes of the to-do list, that take back what did not come true.
+    async def lost(self, store: StateStore) -> set[str]:
+        """The tasks of which it announced what did not come true. Raises StoreUnavailable.
 
-        Raises StoreUnavailable, LogBroken.
+        The time of a line would not tell: what another replica stored in that place may be as old, or younger.
         """
+        announced = {log_key(each.task_id, each.n): each for each in self._entry.announced}
+        stored = await store.read(list(announced))
+        return {each.task_id for key, each in announced.items() if digest(stored.get(key, b"")) != each.digest}
+
+    def undone(self, lost: Collection[str]) -> tuple[dict[Owner, list[Line]], dict[str, bool]]:
+        """The lines, and changes of the to-do list, that take back what it announced of these tasks."""
         lines: dict[Owner, list[Line]] = {}
-        todo: dict[str, bool] = {}
-        announced = [(owner, line) for owner, more in self._lines.items() for line in more]
-        for task_id in {line.task_id for _, line in announced} | set(self._todo):
-            folded = await load(store, task_id)
-            at = folded.task.status.timestamp.ToMilliseconds() if folded else 0
-            todo[task_id] = folded is not None and folded.must_move
-            for owner, line in announced:
-                if line.task_id == task_id and line.at > at:
-                    lines.setdefault(owner, []).append(line.undone())
-        return lines, todo
+        for owner, more in self._entry.lines.items():
+            if undone := [line.undone() for line in more if line.task_id in lost and line.at]:
+                lines[owner] = undone
+        return lines, {task_id: not on for task_id, on in self._entry.todo.items() if task_id in lost}

@@ -9,9 +9,8 @@ from functools import partial
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks.batch import Append, Batch, end
 from sidecard.tasks.commits import Commits, Deposed, beside
-from sidecard.tasks.index import Line, Owner
 from sidecard.tasks.patience import patiently, pause
-from sidecard.tasks.slot_entry import slot_key
+from sidecard.tasks.slot_entry import Announcement, digest, slot_key
 from sidecard.tasks.slots import Slot, Staged
 from sidecard.tasks.store import StateStore
 from sidecard.tasks.told import Due
@@ -33,23 +32,18 @@ class Announcements(Commits):
 
     async def _write(self, batch: Batch) -> None:
         slot, appends = self._slot, batch.appends
-        before = {append.task_id: append.task_id in slot.todo.all for append in appends if append.listed is not None}
         due = {append.task_id: append.task_id in slot.outbox.all for append in appends if append.due}
         began, number = time.monotonic(), slot.trail.number + len(batch.acts)
-        staged = await patiently(partial(self._stage, appends, batch))
+        announced = [Announcement(append.task_id, append.n, digest(append.data)) for append in appends]
+        staged = await patiently(partial(self._stage, appends, batch, announced))
         await self._announce(staged, beside(appends, batch.told))
         won = await self._decide_each(appends)
         if not self._unquestioned(began):
             await self._check_holder()
         if lost := [append for append in appends if append not in won]:
-            lines: dict[Owner, list[Line]] = {}
-            for append in lost:
-                if append.line:
-                    lines.setdefault(append.owner, []).append(append.line.undone())
-            todo = {append.task_id: before[append.task_id] for append in lost if append.listed is not None}
-            due = {append.task_id: due[append.task_id] for append in lost if append.due}
-            void = _numbers(appends, lost, number)
-            amended = await patiently(partial(slot.stage, lines, todo, due, holder=slot.holder, void=void))
+            undue = {append.task_id: due[append.task_id] for append in lost if append.due}
+            tasks, void = {append.task_id for append in lost}, _numbers(appends, lost, number)
+            amended = await patiently(partial(slot.take_back, tasks, undue, void))
             await self._announce(amended, {})
         end(None, *won)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks.act import Act
+from sidecard.tasks.entry import log_key
 from sidecard.tasks.index import Line, Owner
 from sidecard.tasks.slots import Sweep
 from sidecard.tasks.told import Told
@@ -16,23 +17,27 @@ from sidecard.tasks.told import Told
 class Append:
     """One frozen log entry on its way to the store, with what must become true together with it.
 
-    `listed` says whether the task belongs on this replica's to-do list, None where that is another's business; `due` is
-    its number if webhooks must be told of it; `hints` speak of earlier entries, whose commit is certain. `acts` are the
-    operations that it stores the changes of.
+    It is number `n`. `listed` says whether the task belongs on this replica's to-do list, None where that is another's
+    business; `due`, whether webhooks must be told of it; `hints` speak of earlier entries, whose commit is certain.
+    `acts` are the operations that it stores the changes of.
     """
 
-    key: str
-    data: bytes
     task_id: str
+    n: int
+    data: bytes
     owner: Owner
     line: Line | None
     listed: bool | None
     contested: bool
-    due: int = 0
+    due: bool = False
     hints: dict[str, bytes] = field(default_factory=dict)
     acts: Sequence[Act] = ()
     since: float = field(default_factory=time.monotonic)
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.key = log_key(self.task_id, self.n)
 
 
 @dataclass(slots=True, eq=False)

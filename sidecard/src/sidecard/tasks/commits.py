@@ -8,6 +8,7 @@ from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks.batch import Append, Batch, end
 from sidecard.tasks.mail import mark
 from sidecard.tasks.patience import patiently
+from sidecard.tasks.slot_entry import Announcement
 from sidecard.tasks.slots import Slot, Staged
 from sidecard.tasks.store import StateStore
 from sidecard.tasks.told import Due, Told
@@ -36,7 +37,7 @@ class Commits(abc.ABC):
     async def _write(self, batch: Batch) -> None:
         """Write it, and tell the appends that are stored, and those that have lost."""
 
-    async def _stage(self, appends: Sequence[Append], batch: Batch) -> Staged:
+    async def _stage(self, appends: Sequence[Append], batch: Batch, announced: Sequence[Announcement] = ()) -> Staged:
         """The slot's next entry for these appends, which are what is left of a batch, and the rest of that batch."""
         sweep = batch.sweep
         lines = {owner: list(more) for owner, more in sweep.lines.items()} if sweep else {}
@@ -48,7 +49,8 @@ class Commits(abc.ABC):
         due |= {one.task_id: self._due.beyond(one) for one in batch.told}
         due |= {mark(one.task_id): one.dead for one in batch.told}
         acts = [*batch.acts, *(act for append in appends for act in append.acts)]
-        staged = await self._slot.stage(lines, todo, due, sweep=sweep.sweep if sweep else None, acts=acts)
+        swept = sweep.sweep if sweep else None
+        staged = await self._slot.stage(lines, todo, due, sweep=swept, acts=acts, announced=announced)
         staged.deletes += [key for key, cursor in _cursors(batch.told).items() if cursor is None]
         return staged
 
@@ -74,7 +76,7 @@ class Commits(abc.ABC):
         """The appends without those who have lost, who learn that. Nothing of theirs is due: it was never stored."""
         for append in lost:
             if append.due:
-                self._due.lost(append.task_id, append.due)
+                self._due.lost(append.task_id, append.n)
             end(TaskConflict(f"{append.key} was written by somebody else"), append)
         return [append for append in appends if append not in lost]
 

@@ -165,7 +165,9 @@ class OwnerList:
             line = _line(page[position % PAGE])
             if line.at < 0:
                 undone.add((line.task_id, -line.at))
-            elif (line.task_id, line.at) not in undone:
+            elif (line.task_id, line.at) in undone:
+                undone.discard((line.task_id, line.at))  # an older one of the same time may have come true
+            else:
                 yield position, line
         for position, line in reversed(now.kept):
             if position < min(end, now.first):

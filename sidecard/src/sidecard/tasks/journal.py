@@ -132,7 +132,7 @@ class Journal:
     def append(self, append: Append) -> asyncio.Future[None]:
         """Put an entry into the next batch. The future ends when it is stored, with TaskConflict when it lost."""
         if append.due:
-            self._due.add(append.task_id, append.due)
+            self._due.add(append.task_id, append.n)
         self._queue.append(append)
         self._waiting_bytes += len(append.data)
         self._wake.set()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from sidecard.tasks.batch import Append
-from sidecard.tasks.entry import Entry, Record, head_key, log_key
+from sidecard.tasks.entry import Entry, Record, head_key
 from sidecard.tasks.index import Line
 from sidecard.tasks.state import TAKEN, FoldedTask
 
@@ -48,15 +48,15 @@ class NextEntry:
         if after.status_at:  # progress too: lists are ordered by the time of the status
             line = Line(meta["task"], meta["context"], folded.state, after.state, after.status_at)
         return Append(
-            key=log_key(meta["task"], folded.n + 1),
-            data=entry.pack(),
             task_id=meta["task"],
+            n=folded.n + 1,
+            data=entry.pack(),
             owner=(meta["tenant"], meta["owner"]),
             line=line,
             listed=None if outsider else after.must_move,
             contested=outsider or folded.n == 0 or entry.epoch != folded.epoch,
             hints=self._hints,
-            due=folded.n + 1 if after.due else 0,
+            due=after.due,
         )
 
     def stored(self, folded: FoldedTask) -> None:

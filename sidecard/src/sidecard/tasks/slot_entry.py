@@ -1,12 +1,14 @@
 """One entry of a slot's log, and the head that a checkpoint leaves: what they say, and their bytes.
 
 slot:{k}:{n}  [FORMAT, nonce, holder or None, [[tenant, owner, lines] …], [ids on, ids off to-do list],
-              the same for the outbox, {key: tombstone}, [records of the audit, digest of the last]]
+              the same for the outbox, {key: tombstone}, [records of the audit, digest of the last],
+              [[task id, n, digest] …]]: see Announcement
 slot:{k}      [FORMAT, n, holder, to-do pages, outbox pages, before, claims, owners pages, audit]: see SlotHead
 """
 
+import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,11 +33,25 @@ def beat_key(number: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Announcement:
+    """Entry `n` of a task's log, which is written after the slot's, and its `digest`."""
+
+    task_id: str
+    n: int
+    digest: bytes
+
+
+def digest(data: bytes) -> bytes:
+    """What tells an announced log entry from whatever else may stand in its place."""
+    return hashlib.blake2b(data, digest_size=8).digest()
+
+
+@dataclass(frozen=True, slots=True)
 class SlotEntry:
     """What a batch adds to its slot: lines of lists, and names on (True) or off (False) the to-do list and the outbox.
 
     With a `holder` the slot is held by that one from then on. `tombstones` are stored under their keys, too. The `link`
-    goes into the audit's trail.
+    goes into the audit's trail. What is `announced` is written afterwards, if this process lives and nobody is faster.
     """
 
     holder: str | None = None
@@ -44,24 +60,27 @@ class SlotEntry:
     outbox: Mapping[str, bool] = field(default_factory=dict)
     tombstones: Mapping[str, bytes] = field(default_factory=dict)
     link: Link = field(default_factory=Link)
+    announced: Sequence[Announcement] = ()
 
     def pack(self) -> bytes:
         """The entry's bytes, with a nonce that tells this writer's from anybody else's: a retry sends the very same."""
         lists = [[*owner, [line.pack() for line in more]] for owner, more in self.lines.items()]
         todo, outbox = _ids(self.todo), _ids(self.outbox)
         audited = [list(self.link.records), self.link.digest] if self.link.records else None
+        announced = [[each.task_id, each.n, each.digest] for each in self.announced]
         packed: bytes = msgpack.packb(
-            [FORMAT, secrets.token_bytes(8), self.holder, lists, todo, outbox, self.tombstones, audited]
+            [FORMAT, secrets.token_bytes(8), self.holder, lists, todo, outbox, self.tombstones, audited, announced]
         )
         return packed
 
     @classmethod
     def unpack(cls, data: bytes) -> "SlotEntry":
         """Raises LogBroken on an unknown format."""
-        _, _, holder, lists, todo, outbox, tombstones, *audited = _unpack(data)
+        _, _, holder, lists, todo, outbox, tombstones, *more = _unpack(data)
         lines = {(tenant, owner): [Line(*line) for line in lines] for tenant, owner, lines in lists}
-        link = Link(*audited[0]) if audited and audited[0] else Link()
-        return cls(holder, lines, _changes(todo), _changes(outbox), tombstones, link)
+        link = Link(*more[0]) if more and more[0] else Link()
+        announced = [Announcement(*each) for each in more[1]] if more[1:] else []
+        return cls(holder, lines, _changes(todo), _changes(outbox), tombstones, link, announced)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ try to write when it thaws.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidecard.seals import Seals
@@ -21,7 +21,7 @@ from sidecard.tasks.act import Act
 from sidecard.tasks.announced import Announced
 from sidecard.tasks.index import Line, Owner, Trim
 from sidecard.tasks.lists import Lists, ListsChange
-from sidecard.tasks.slot_entry import SlotEntry, SlotHead, beat_key, slot_key
+from sidecard.tasks.slot_entry import Announcement, SlotEntry, SlotHead, beat_key, slot_key
 from sidecard.tasks.store import StateStore
 from sidecard.tasks.todo import Listed, TodoChange
 from sidecard.tasks.trail import Mark, Page, Trail, TrailChange, audit_key
@@ -170,10 +170,12 @@ class Slot:
         sweep: Sweep | None = None,
         acts: Sequence[Act] = (),
         void: Sequence[int] = (),
+        announced: Sequence[Announcement] = (),
     ) -> Staged:
         """The next entry; this slot stays as it is until `settle`. A checkpoint reads lists not seen before.
 
-        `acts` go into the audit's trail; those that went into it under the numbers in `void` are taken back.
+        `acts` go into the audit's trail; those that went into it under the numbers in `void` are taken back. What is
+        `announced` is written after this.
 
         Without a word on it, it is one when one is due or asked for by the sweep.
 
@@ -182,7 +184,7 @@ class Slot:
         sweep = sweep or Sweep()
         todo, outbox = self.todo.changed(todo), self.outbox.changed(outbox or {})
         link = self.trail.link(self.holder, acts, void)
-        entry = SlotEntry(holder, lines, todo, outbox, sweep.tombstones, link)
+        entry = SlotEntry(holder, lines, todo, outbox, sweep.tombstones, link, announced)
         staged = Staged(slot_key(self.number, self.n + 1), entry.pack(), entry, dict(sweep.tombstones))
         if checkpoint is None:
             checkpoint = self.due or bool(sweep.trims) or sweep.checkpoint or bool(sweep.forget)
@@ -234,16 +236,25 @@ class Slot:
         """Take back what the last entry announced and did not come true; only the holder does, and first of all.
 
         What a former holder still stores of that afterwards counts for nothing: it finds the slot claimed, and
-        acknowledges nothing. Where a write is all or nothing, everything announced has come true.
+        acknowledges nothing; but as it is stored by then, the audit keeps who did it. Where a write is all or nothing,
+        everything announced has come true.
 
         Raises TaskConflict when somebody else has written to it, StoreUnavailable when the outcome is not known.
         """
         if self._store.atomic or not self._announced:
             return
-        lines, todo = await self._announced.amendments(self._store)
+        lines, todo = self._announced.undone(await self._announced.lost(self._store))
         staged = await self.stage(lines, todo, holder=self.holder, checkpoint=False)
         await self._store.write([(staged.key, staged.data)], {})
         self.settle(staged)
+
+    async def take_back(self, lost: Collection[str], outbox: Mapping[str, bool], void: Sequence[int]) -> Staged:
+        """The next entry, as in `stage`, after one of which others were faster with what it announced of these tasks.
+
+        Raises StoreUnavailable.
+        """
+        lines, todo = self._announced.undone(lost)
+        return await self.stage(lines, todo, outbox, holder=self.holder, void=void)
 
     def settle(self, staged: Staged) -> None:
         """What was staged is stored."""
