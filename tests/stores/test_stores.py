@@ -15,7 +15,7 @@ from sidecard.tasks.engine import Engine
 from sidecard.tasks.slots import Slot
 from sidecard.tasks.store import KINDS, SHORT, prove
 from sidecard.testing import FakeAgents, FakeWebhooks, caller
-from tests.sidecard.tasks.shop import Shop, answer, said, send, settled, until
+from tests.sidecard.tasks.shop import Shop, answer, said, send, settled, text_of, text_told, until
 from tests.sidecard.tasks.test_outbox import URL, begin, told
 
 
@@ -106,8 +106,9 @@ async def test_every_kind_of_task_ends_on_it(start):
         assert said(await settled(engine, task_id)) == "1 hat"
     for voices, skill in enumerate(("tell", "talk"), 1):
         told = await settled(engine, await send(engine, shop, skill, skill, data={"what": "x", "count": 1_000}))
-        texts = ["".join(part.text for part in artifact.parts) for artifact in told.artifacts[:-1]]
-        assert texts == ["".join(f"{n} " for n in range(voice, 1_000, voices)) for voice in range(voices)]
+        assert list(map(text_of, told.artifacts[:-1])) == [
+            "".join(f"{n} " for n in range(voice, 1_000, voices)) for voice in range(voices)
+        ]
     asking = await send(engine, shop, "choose", "choose")
     await settled(engine, asking)
     await engine.stop()
@@ -181,9 +182,7 @@ async def test_streams_and_cancels_cross_replicas(start_shared):
     task_id = await send(one, shop, "tell", "stream", data={"what": "x", "count": 3_000})
     async with two.borrow(task_id) as live:
         events = [event async for event in live.follow()]
-    said = [*events[0].artifacts, *(event.artifact for event in events[1:] if hasattr(event, "artifact"))]
-    text = "".join(part.text for artifact in said for part in artifact.parts)
-    assert text == "".join(f"{n} " for n in range(3_000)) + "done"
+    assert text_told(events) == "".join(f"{n} " for n in range(3_000)) + "done"
     slow = await send(one, shop, "slow", "slow")
     async with two.borrow(slow) as live:
         await two.cancel(live, caller(shop.agent))

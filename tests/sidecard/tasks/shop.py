@@ -148,6 +148,16 @@ def said(task) -> str:
     return task.artifacts[-1].parts[0].data.struct_value["said"]
 
 
+def text_of(artifact) -> str:
+    """The text of an artifact, however it is divided."""
+    return "".join(part.text for part in artifact.parts)
+
+
+def text_told(events) -> str:
+    """All the text that a stream gives out, that of the task which it begins with included."""
+    return "".join(map(text_of, [*events[0].artifacts, *(e.artifact for e in events[1:] if hasattr(e, "artifact"))]))
+
+
 async def ticks(count: int) -> None:
     """Let the event loop turn."""
     for _ in range(count):

@@ -12,7 +12,8 @@ from sidecard.tasks.chunk import LONG, Chunk, divided
 from sidecard.tasks.loading import read_log
 from sidecard.tasks.pending import ENTRY_RECORDS, Pending
 from sidecard.testing import MemoryStore, started
-from tests.sidecard.tasks.shop import Order, Receipt, Shop, send, settled, ticks, until
+from tests.sidecard.tasks.shop import Order, Receipt, Shop, send, settled, text_of, ticks, until
+from tests.sidecard.tasks.test_live import Gated
 from tests.sidecard.tasks.test_replay import made, replayed
 
 
@@ -29,7 +30,7 @@ def waiting(*records):
 
 
 def text(record):
-    return "".join(part.text for part in Artifact.FromString(record[1]).parts)
+    return text_of(Artifact.FromString(record[1]))
 
 
 def test_chunks_of_one_text_that_wait_together_are_one_record():
@@ -111,19 +112,6 @@ def test_a_record_says_all_of_it_however_often_it_is_asked():
     assert record == [*chunk("ab", 2), [[1, 1], [2, 1]]]
 
 
-class Slow(MemoryStore):
-    """Writes while its gate is open."""
-
-    def __init__(self):
-        super().__init__()
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def write(self, creates, upserts, deletes=()):
-        await self.gate.wait()
-        await super().write(creates, upserts, deletes)
-
-
 @pytest.fixture
 def telling(monkeypatch):
     """A shop whose skill says what it is told to, and an hour in which chunks wait for more."""
@@ -147,26 +135,35 @@ async def _nothing() -> str:
     return ""
 
 
-async def _ahead(engine, shop, says, store):
-    """A task that has made two chunks while its first one was being written."""
+async def _writing(engine, shop, says, store):
+    """A task whose first chunk is being written, and goes on being so while the store is not open."""
     task_id = await send(engine, shop, "say")
     live = engine._lives.values()[0]
     await until(lambda: says._getters and not live.writing)
-    store.gate.clear()
+    store.open.clear()
     says.put_nowait("a")
-    await until(lambda: live.writing)
-    await ticks(5)
+    await until(lambda: store.waiting)
+    return task_id, live
+
+
+async def _goes_on(says, store):
+    """It makes a second one, and then the store writes."""
     says.put_nowait("b")
-    await until(says.empty)
-    await ticks(5)
-    store.gate.set()
-    await until(lambda: len(live._pending) == 1)
+    await until(lambda: says.empty() and says._getters)
+    store.open.set()
+
+
+async def _ahead(engine, shop, says, store):
+    """A task that has made a chunk while its first one was being written, and that is stored now."""
+    task_id, live = await _writing(engine, shop, says, store)
+    await _goes_on(says, store)
+    await until(lambda: not store.waiting and len(live._pending) == 1)
     return task_id, live
 
 
 async def test_a_stream_that_is_ahead_of_the_store_waits_for_more(telling):
     """What was made during a write is not written at once: an entry of its own would be too much for it."""
-    (shop, says), store = telling, Slow()
+    (shop, says), store = telling, Gated()
     async with started(shop.agent, store) as engine:
         task_id, live = await _ahead(engine, shop, says, store)
         await ticks(50)
@@ -180,22 +177,13 @@ async def test_a_stream_that_is_ahead_of_the_store_waits_for_more(telling):
 
 async def test_who_waits_already_does_not_wait_for_more(telling):
     """A message, say, that came during the write: it is in the entry that follows."""
-    (shop, says), store = telling, Slow()
+    (shop, says), store = telling, Gated()
     async with started(shop.agent, store) as engine:
-        task_id = await send(engine, shop, "say")
-        live = engine._lives.values()[0]
-        await until(lambda: says._getters and not live.writing)
-        store.gate.clear()
-        says.put_nowait("a")
-        await until(lambda: live.writing)
-        await ticks(5)
+        task_id, live = await _writing(engine, shop, says, store)
         live.append(["unpush", "none"])
         waiting = asyncio.create_task(live.stored())
         await ticks(5)
-        says.put_nowait("b")
-        await until(says.empty)
-        await ticks(5)
-        store.gate.set()
+        await _goes_on(says, store)
         await asyncio.wait_for(waiting, 5)
         says.put_nowait("")
         await settled(engine, task_id)
@@ -203,7 +191,7 @@ async def test_who_waits_already_does_not_wait_for_more(telling):
 
 async def test_a_stream_that_is_far_ahead_is_written_whatever_may_come(telling):
     """A skill that makes more than may wait goes on when that is stored, not when the time is over."""
-    (shop, says), store = telling, Slow()
+    (shop, says), store = telling, Gated()
     async with started(shop.agent, store) as engine:
         task_id, _ = await _ahead(engine, shop, says, store)
         for _ in range(ENTRY_RECORDS):
@@ -211,12 +199,12 @@ async def test_a_stream_that_is_far_ahead_is_written_whatever_may_come(telling):
         await until(lambda: says.empty() and says._getters)
         says.put_nowait("")
         task = await settled(engine, task_id)
-    assert "".join(part.text for part in task.artifacts[0].parts) == "ab" + "x" * ENTRY_RECORDS
+    assert text_of(task.artifacts[0]) == "ab" + "x" * ENTRY_RECORDS
 
 
 async def test_what_somebody_waits_for_is_written_at_once(telling):
     """A step that must be stored before it is done takes along what waited."""
-    (shop, says), store = telling, Slow()
+    (shop, says), store = telling, Gated()
     async with started(shop.agent, store) as engine:
         task_id, live = await _ahead(engine, shop, says, store)
         says.put_nowait("step")

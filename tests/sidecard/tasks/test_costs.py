@@ -16,7 +16,7 @@ from sidecard.tasks.entry import head_key, log_key
 from sidecard.tasks.loading import load, read_log
 from sidecard.tasks.slots import Sweep
 from sidecard.testing import FakeAgents, MemoryStore, caller, ended, message, started
-from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, send, settled, until
+from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, idle, send, settled, text_of, text_told, until
 
 S = TaskState
 
@@ -126,9 +126,7 @@ async def test_ten_thousand_chunks_cost_ten_times_a_thousand(skill):
                 task = live.folded.public()
             seconds = time.perf_counter() - began
             assert task.status.state == S.TASK_STATE_COMPLETED
-            said = [*events[0].artifacts, *(event.artifact for event in events[1:] if hasattr(event, "artifact"))]
-            text = "".join(part.text for artifact in said for part in artifact.parts)
-            assert text == "".join(f"{n} " for n in range(count)) + "done"
+            assert text_told(events) == "".join(f"{n} " for n in range(count)) + "done"
             assert events[-1].status.state == S.TASK_STATE_COMPLETED
             measured.append((seconds, store.bytes))
             await idle(engine)
@@ -151,7 +149,7 @@ async def test_a_stream_waits_for_a_store_that_is_down():
             assert len(live._pending) <= pending_module.ENTRY_RECORDS
             store.down = False
             await asyncio.wait_for(live.settled(), 10)
-            told = ["".join(part.text for part in voice.parts).split() for voice in live.folded.task.artifacts]
+            told = [text_of(voice).split() for voice in live.folded.task.artifacts]
             assert told == [[str(n) for n in range(voice, 5_000, 2)] for voice in range(2)] + [["done"]]
 
 

@@ -19,7 +19,7 @@ from sidecard.tasks.loading import load
 from sidecard.tasks.slots import Slot
 from sidecard.tasks.states import TERMINAL, state_name
 from sidecard.testing import KEY, FakeAgents, FakeWebhooks, MemoryStore, caller, ended, message
-from tests.sidecard.tasks.shop import Receipt, Shop, answer, idle, send, until
+from tests.sidecard.tasks.shop import Receipt, Shop, answer, idle, send, text_of, until
 
 S = TaskState
 KINDS = ("look", "buy", "order", "choose", "through", "climb", "both", "nap", "talk", "tell", "told", "cancel")
@@ -178,7 +178,7 @@ class Job:
         assert len(set(self.shop.keys)) <= 1
         assert len({m.message_id for _, m in self.agents.sent}) <= {"both": 2, "climb": 2}.get(self.kind, 1)
         if self.kind in ("talk", "tell"):
-            told = ["".join(part.text for part in artifact.parts) for artifact in folded.task.artifacts[:-1]]
+            told = list(map(text_of, folded.task.artifacts[:-1]))
             voices = 2 if self.kind == "talk" else 1
             assert told == ["".join(f"{n} " for n in range(voice, 20, voices)) for voice in range(voices)]
         states = [r[2] for r in records(self.data, folded.task.id) if r[0] == "status"]

@@ -18,7 +18,7 @@ from sidecard.tasks.loading import load
 from sidecard.tasks.slots import Slot
 from sidecard.tasks.state import TAKEN
 from sidecard.testing import KEY, FakeAgents, MemoryStore, caller, ended, message
-from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, said, send, settled, until
+from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, said, send, settled, text_told, until
 
 S = TaskState
 DEAD = 0.25
@@ -204,9 +204,7 @@ async def test_a_stream_follows_a_task_that_another_replica_runs(cluster):
     task_id = await send(one, shop, "tell", data={"what": "x", "count": 2_000})
     async with two.borrow(task_id) as live:
         events = [event async for event in live.follow()]
-    said = [*events[0].artifacts, *(event.artifact for event in events[1:] if hasattr(event, "artifact"))]
-    text = "".join(part.text for artifact in said for part in artifact.parts)
-    assert text == "".join(f"{n} " for n in range(2_000)) + "done"
+    assert text_told(events) == "".join(f"{n} " for n in range(2_000)) + "done"
     assert events[-1].status.state == S.TASK_STATE_COMPLETED
 
 
