@@ -2,17 +2,19 @@
 
 import asyncio
 import gc
+import math
 import time
 import tracemalloc
 
 import pytest
-from a2a.types import TaskState
+from a2a.types import ListTasksRequest, TaskState
 
 from bench.ours import errands
 from sidecard import Task
 from sidecard.tasks import pending as pending_module
 from sidecard.tasks.act import Act
 from sidecard.tasks.entry import head_key, log_key
+from sidecard.tasks.listing import AT_ONCE, list_tasks
 from sidecard.tasks.loading import load, read_log
 from sidecard.tasks.slots import Sweep
 from sidecard.testing import FakeAgents, MemoryStore, caller, ended, message, started
@@ -22,15 +24,17 @@ S = TaskState
 
 
 class CountingStore(MemoryStore):
-    """Counts reads, and the bytes that are written."""
+    """Counts reads, and the bytes that are written; keeps the keys that it was asked for."""
 
     def __init__(self) -> None:
         super().__init__()
         self.reads = 0
+        self.asked = []
         self.bytes = 0
 
     async def read(self, keys):
         self.reads += 1
+        self.asked += keys
         return await super().read(keys)
 
     async def write(self, creates, upserts, deletes=()):
@@ -244,3 +248,18 @@ async def test_the_clock_can_be_set():
     assert task.status.timestamp.ToMilliseconds() < 1_000_100
     assert task.metadata["createdAt"] == "1970-01-01T00:16:40.000Z"
     assert task.metadata["createdAt"] < task.metadata["lastModified"]
+
+
+async def test_a_page_of_tasks_costs_a_few_reads():
+    """Some are read at once, and none beyond the page but the next one; however long the list is."""
+    shop, store = Shop(), CountingStore()
+    async with started(shop.agent, store) as engine:
+        for n in range(60):
+            await settled(engine, await send(engine, shop, ("look", "tell")[n % 2], f"m{n}"))
+        await idle(engine)
+        store.reads, store.asked = 0, []
+        page = await list_tasks(engine, "", "ada", ListTasksRequest(page_size=20))
+        assert len(page.tasks) == 20
+        assert len({task.id for task in page.tasks}) == 20
+        assert sum(key.startswith("head:") for key in store.asked) == 21
+        assert store.reads == math.ceil(21 / AT_ONCE)

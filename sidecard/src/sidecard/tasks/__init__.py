@@ -9,7 +9,7 @@ chunk      a text that is made faster than it is stored
 prospect   what it will be then               outcomes  steps that its run waits for
 events     what streams and webhooks hear     follower  who reads a task's events
 store      the state store behind Dapr        patience  asking it until it answers
-transaction_api                               its short transactions, over HTTP
+joined     reads of it that go together       transaction_api  its short transactions, over HTTP
 journal    group commit: many tasks' entries, one write
 batch      what is in that write              told      how far receivers are told, what is due
 commits    how it becomes true                transactions, announcements

@@ -1,5 +1,6 @@
 """ListTasks (A2A 1.0 §3.1.4): the pages of one owner's list, last changed first."""
 
+import asyncio
 import base64
 import binascii
 from collections.abc import AsyncIterator
@@ -16,8 +17,13 @@ from sidecard.tasks.index import Line, OwnerList
 
 MAX_PAGE = 100
 DEFAULT_PAGE = 50
+AT_ONCE = 8
+"""Tasks of a page that are read at a time."""
 MOST_PAGE_BYTES = 8_000_000
 """What fills a page before its tasks do: a hundred tasks of megabytes would be more than memory holds."""
+
+Places = dict[int, int]
+"""Where one is in the list of each slot: what comes next is below."""
 
 
 async def list_tasks(engine: Engine, tenant: str, owner: str, params: ListTasksRequest) -> ListTasksResponse:
@@ -32,18 +38,13 @@ async def list_tasks(engine: Engine, tenant: str, owner: str, params: ListTasksR
     size = params.page_size if params.HasField("page_size") else DEFAULT_PAGE
     after = checks.milliseconds(params.status_timestamp_after) if params.HasField("status_timestamp_after") else None
     listing = await MergedList.open(engine, tenant, owner)
+    lines = _matching(listing, params, after, _places(params.page_token))
     response = ListTasksResponse(page_size=size)
     held = 0
-    seen: set[str] = set()
-    async for line in listing.newest_first(_places(params.page_token)):
-        newest = line.task_id not in seen
-        seen.add(line.task_id)
-        task = await _listed(engine, line, params) if newest and _matches(line, params, after) else None
-        if task is None:
-            continue
+    async for places, task in _tasks(engine, lines, params, size + 1):
         held += task.ByteSize()
         if len(response.tasks) == size or (response.tasks and held > MOST_PAGE_BYTES):
-            response.next_page_token = _page_token(listing.places)
+            response.next_page_token = _page_token(places)
             break
         response.tasks.append(task)
     counted = not params.context_id and after is None
@@ -52,12 +53,11 @@ async def list_tasks(engine: Engine, tenant: str, owner: str, params: ListTasksR
 
 
 class MergedList:
-    """One owner's lists in all slots as one, last changed first. `places` says, while it is read, how far it is."""
+    """One owner's lists in all slots as one, last changed first."""
 
     def __init__(self, engine: Engine, lists: dict[int, OwnerList]) -> None:
         self._engine = engine
         self._lists = lists
-        self.places: dict[int, int] = {}
 
     @classmethod
     async def open(cls, engine: Engine, tenant: str, owner: str) -> "MergedList":
@@ -68,8 +68,8 @@ class MergedList:
         """How many tasks are in a state; 0 for any."""
         return sum(lst.counts.get(state, 0) if state else sum(lst.counts.values()) for lst in self._lists.values())
 
-    async def newest_first(self, places: dict[int, int] | None = None) -> AsyncIterator[Line]:
-        """Every line from these places on: the one last given is below its list's place."""
+    async def newest_first(self, places: Places | None = None) -> AsyncIterator[tuple[Places, Line]]:
+        """Every line from these places on, each with places from which on it is the first."""
         places = places or {}
         lists = {k: lst.newest_first(self._engine.store, places.get(k)) for k, lst in self._lists.items()}
         heads: dict[int, tuple[int, Line]] = {}
@@ -77,13 +77,51 @@ class MergedList:
             if (head := await anext(lines, None)) is not None:
                 heads[k] = head
         while heads:
-            self.places = {k: heads[k][0] + 1 if k in heads else 0 for k in lists}
             k = max(heads, key=lambda k: heads[k][1].at)
-            yield heads[k][1]
+            yield {k: heads[k][0] + 1 if k in heads else 0 for k in lists}, heads[k][1]
             if (head := await anext(lists[k], None)) is not None:
                 heads[k] = head
             else:
                 del heads[k]
+
+
+async def _matching(
+    listing: MergedList, params: ListTasksRequest, after: int | None, places: Places | None = None
+) -> AsyncIterator[tuple[Places, Line]]:
+    """The newest line of each task, if it matches, and its places."""
+    seen: set[str] = set()
+    async for at, line in listing.newest_first(places):
+        if line.task_id in seen:
+            continue
+        seen.add(line.task_id)
+        if (
+            (not params.status or line.state == params.status)
+            and (not params.context_id or line.context_id == params.context_id)
+            and (after is None or line.at >= after)
+        ):
+            yield at, line
+
+
+async def _tasks(
+    engine: Engine, lines: AsyncIterator[tuple[Places, Line]], params: ListTasksRequest, wanted: int
+) -> AsyncIterator[tuple[Places, A2ATask]]:
+    """The tasks of these lines in order, each with its places; what is read at once is no more than is `wanted`."""
+    while some := await _some(lines, max(1, min(AT_ONCE, wanted))):
+        tasks = await asyncio.gather(*(_listed(engine, line, params) for _, line in some))
+        for (places, _), task in zip(some, tasks, strict=True):
+            if task is not None:
+                wanted -= 1
+                yield places, task
+
+
+async def _some(lines: AsyncIterator[tuple[Places, Line]], count: int) -> list[tuple[Places, Line]]:
+    """The next of these lines, so many at the most."""
+    some: list[tuple[Places, Line]] = []
+    async for line in lines:
+        some.append(line)
+        if len(some) == count:
+            break
+    return some
 
 
 async def _listed(engine: Engine, line: Line, params: ListTasksRequest) -> A2ATask | None:
@@ -97,35 +135,23 @@ async def _listed(engine: Engine, line: Line, params: ListTasksRequest) -> A2ATa
         return task
 
 
-def _matches(line: Line, params: ListTasksRequest, after: int | None) -> bool:
-    return (
-        (not params.status or line.state == params.status)
-        and (not params.context_id or line.context_id == params.context_id)
-        and (after is None or line.at >= after)
-    )
-
-
 async def _scan(engine: Engine, listing: MergedList, params: ListTasksRequest, after: int | None) -> int:
     """How many tasks match filters that no counter is kept for: every line is read once.
 
     A line as old as tasks that expire may be outdated by one that has expired already, in another replica's list.
     """
     expiring = engine.expiring_before()
-    seen: set[str] = set()
     total = 0
-    async for line in listing.newest_first():
-        if line.task_id not in seen:
-            seen.add(line.task_id)
-            if _matches(line, params, after):
-                total += line.at > expiring or await _listed(engine, line, params) is not None
+    async for _, line in _matching(listing, params, after):
+        total += line.at > expiring or await _listed(engine, line, params) is not None
     return total
 
 
-def _page_token(places: dict[int, int]) -> str:
+def _page_token(places: Places) -> str:
     return base64.urlsafe_b64encode(msgpack.packb(places)).decode().rstrip("=")
 
 
-def _places(token: str) -> dict[int, int] | None:
+def _places(token: str) -> Places | None:
     if not token:
         return None
     try:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks.entry import Record, log_key
+from sidecard.tasks.joined import Joined
 from sidecard.tasks.journal import Journal
 from sidecard.tasks.live import Live
 from sidecard.tasks.loading import load
@@ -33,6 +34,7 @@ class Lives:
     def __init__(self, journal: Journal, others: Others, clock: Callable[[], int], on_stored: OnStored) -> None:
         """`on_stored` is told of each stored entry: the task, its state before, the records, and whether it is own."""
         self._journal = journal
+        self._reads = Joined(journal.store)
         self._others = others
         self._clock = clock
         self._on_stored = on_stored
@@ -114,7 +116,7 @@ class Lives:
                     await live.commit()
                 return
             key = log_key(live.task_id, live.folded.n + 1)
-            data = (await self._journal.store.read([key])).get(key)
+            data = (await self._reads.read([key])).get(key)
             if data is None:
                 return
             if key == log_key(live.task_id, live.folded.n + 1) and not live.writing:
@@ -160,7 +162,8 @@ class Lives:
         try:
             return await asyncio.shield(loading)
         except asyncio.CancelledError:
-            if loading.cancelled():
+            reader = asyncio.current_task()
+            if loading.cancelled() and not (reader and reader.cancelling()):
                 raise StoreUnavailable("this agent is stopping or starting; try again") from None
             # Maybe nobody wants it any more.
             later = asyncio.get_running_loop().call_later
@@ -169,7 +172,7 @@ class Lives:
 
     async def _read(self, task_id: str) -> bool:
         try:
-            folded = await load(self._journal.store, task_id)
+            folded = await load(self._reads, task_id)
             if folded is not None and task_id not in self._lives:
                 self._keep(folded, folded.meta)
         finally:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sidecard.tasks.entry import Entry, head_key, log_key
 from sidecard.tasks.state import FoldedTask
-from sidecard.tasks.store import StateStore
+from sidecard.tasks.store import Reads
 from sidecard.tasks.tombstone import Tombstone
 
 FIRST_READ = 4
@@ -12,7 +12,7 @@ READ_AHEAD = 32
 """Entries read at once: few at first, since most tasks are short."""
 
 
-async def load(store: StateStore, task_id: str) -> FoldedTask | None:
+async def load(store: Reads, task_id: str) -> FoldedTask | None:
     """Fold a task from its log, or None where there is none, or one that has expired.
 
     Raises LogBroken, StoreUnavailable.
@@ -31,7 +31,7 @@ async def load(store: StateStore, task_id: str) -> FoldedTask | None:
     return folded if folded.n else None
 
 
-async def catch_up(store: StateStore, task_id: str, folded: FoldedTask, take: Callable[[Entry], None]) -> None:
+async def catch_up(store: Reads, task_id: str, folded: FoldedTask, take: Callable[[Entry], None]) -> None:
     """Let `take` fold all entries after `folded.n`, in order."""
     ahead = FIRST_READ
     while True:
@@ -41,7 +41,7 @@ async def catch_up(store: StateStore, task_id: str, folded: FoldedTask, take: Ca
         ahead = min(ahead * 2, READ_AHEAD)
 
 
-async def read_log(store: StateStore, task_id: str) -> tuple[FoldedTask, list[Entry]]:
+async def read_log(store: Reads, task_id: str) -> tuple[FoldedTask, list[Entry]]:
     """A task with all entries of its log, from the first, each checked to follow the one before.
 
     Empty where there is no task, or one that has expired. Raises LogBroken, StoreUnavailable.
@@ -68,7 +68,7 @@ def _fold_in(keys: list[str], stored: dict[str, bytes], take: Callable[[Entry], 
     return False
 
 
-async def _snapshot(store: StateStore, task_id: str, n: int) -> FoldedTask | None:
+async def _snapshot(store: Reads, task_id: str, n: int) -> FoldedTask | None:
     """The task after entry n, which should hold a snapshot of what came before; None when it doesn't."""
     key = log_key(task_id, n)
     data = (await store.read([key])).get(key)

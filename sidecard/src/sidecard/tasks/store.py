@@ -32,7 +32,14 @@ KINDS = {
 """Dapr's components that tasks are kept in: whether replicas may share one, and whether a write is all or nothing."""
 
 
-class StateStore(Protocol):
+class Reads(Protocol):
+    """What reading tasks asks of a store."""
+
+    async def read(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The values of those keys that exist. Raises StoreUnavailable."""
+
+
+class StateStore(Reads, Protocol):
     """What the engine asks of a store."""
 
     @property
@@ -51,9 +58,6 @@ class StateStore(Protocol):
         Raises TaskConflict when the store refused (a key of `creates` may exist), StoreUnavailable when the outcome is
         not known. After either, read back what is there: stores name their errors differently.
         """
-
-    async def read(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """The values of those keys that exist. Raises StoreUnavailable."""
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Remove keys. Raises StoreUnavailable."""
