@@ -96,6 +96,18 @@ async def test_what_is_stored_is_read_back_whichever_way_it_went(sidecar, size):
     await store.close()
 
 
+async def test_more_is_read_at_once_than_the_sidecar_answers_at_once(sidecar):
+    """Here it takes 4 MB: several large tasks, and one with several large entries, are read all the same."""
+    store = sidecar.store()
+    await store.recognise()
+    values = {f"large:{n}": bytes([n]) * 1_500_000 for n in range(7)}
+    for key, value in values.items():
+        await store.write([], {key: value})
+    assert await store.read([*values, "large:none"]) == values
+    await store.delete([*values])
+    await store.close()
+
+
 async def test_every_kind_of_task_ends_on_it(start):
     """Short ones by the hundred, long ones in chunks, asking ones over a restart of the engine."""
     shop = Shop()

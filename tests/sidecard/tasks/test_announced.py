@@ -1,9 +1,6 @@
 """Where a store decides key by key: what a dead replica announced is taken back unless it came true."""
 
 import asyncio
-from collections import Counter
-
-import pytest
 
 from sidecard.tasks.batch import Append
 from sidecard.tasks.entry import log_key
@@ -51,22 +48,24 @@ async def announce(store, *appends, holder, dies_before=""):
 async def taken_over(store):
     """The slot as its next holder has it."""
     slot = await Slot.load(store, 0)
+    before = slot.n
     await slot.claim("0.next")
     await slot.amend()
+    await slot.amend()  # there is nothing more of it
     again = await Slot.load(store, 0)
-    assert again.todo.all == slot.todo.all
+    assert (again.n, again.todo.all) == (slot.n, slot.todo.all)
+    assert again.n == before + 2
     return again
 
 
-@pytest.mark.parametrize("at", [100, 101, 99], ids=["as old", "older", "younger"])
-async def test_what_another_replica_was_faster_with_is_taken_back(at):
+async def test_what_another_replica_was_faster_with_is_taken_back():
     """However the clocks of the two stand to each other: a task is on one list, and counted once."""
     store = Frail()
     store.data[log_key("t", 1)] = b"somebody else's"
-    await announce(store, entry("t", b"mine", at=at), holder="0.1", dies_before=log_key("t", 1))
+    await announce(store, entry("t", b"mine"), holder="0.1", dies_before=log_key("t", 1))
     slot = await taken_over(store)
     listing = await slot.lists.of(OWNER)
-    assert +listing.counts == Counter()
+    assert not any(listing.counts.values())
     assert [line async for line in listing.newest_first(store)] == []
     assert slot.todo.all == set()
 
@@ -81,7 +80,7 @@ async def test_what_nobody_wrote_is_taken_back_and_what_came_true_stays():
     store.data[log_key("true", 1)] = b"t"
     slot = await taken_over(store)
     listing = await slot.lists.of(OWNER)
-    assert +listing.counts == Counter({1: 2})
+    assert {state: count for state, count in listing.counts.items() if count} == {1: 2}
     assert {line.task_id async for _, line in listing.newest_first(store)} == {"old", "true"}
     assert slot.todo.all == {"old", "true"}
 
@@ -93,6 +92,6 @@ async def test_the_same_message_sent_again_in_the_same_moment_is_listed_once():
     await announce(store, entry("t", b"again"), holder="0.2", dies_before=log_key("t", 1))
     slot = await taken_over(store)
     listing = await slot.lists.of(OWNER)
-    assert +listing.counts == Counter({1: 1})
+    assert {state: count for state, count in listing.counts.items() if count} == {1: 1}
     assert [line.task_id async for _, line in listing.newest_first(store)] == ["t"]
     assert slot.todo.all == {"t"}

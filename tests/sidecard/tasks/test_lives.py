@@ -6,7 +6,7 @@ import pytest
 
 from sidecard.errors import StoreUnavailable
 from sidecard.testing import MemoryStore, started
-from tests.sidecard.tasks.shop import Shop, ticks
+from tests.sidecard.tasks.shop import Shop, ticks, until
 
 
 class Silent(MemoryStore):
@@ -31,8 +31,7 @@ async def test_who_reads_a_task_when_the_agent_stops_is_told_unless_it_is_cancel
         await ticks(5)
         closing = asyncio.create_task(engine._lives.close())
         loading = engine._lives._loading["t"]
-        while canceled and not loading.cancelled():
-            await ticks(1)
+        await until(lambda: loading.cancelled() or not canceled)
         if canceled:
             reading.cancel()
         await closing

@@ -9,6 +9,7 @@ from a2a.types import ListTasksRequest, TaskPushNotificationConfig, TaskState
 
 from sidecard.errors import StoreUnavailable, TaskConflict
 from sidecard.tasks import replicas, retention
+from sidecard.tasks.batch import Append
 from sidecard.tasks.cursor import topic_key
 from sidecard.tasks.engine import Engine, system_clock
 from sidecard.tasks.entry import Entry, log_key
@@ -101,6 +102,26 @@ async def house(request):
     made = House(atomic=request.param)
     async with made.stack:
         yield made
+
+
+async def test_a_task_expires_once_though_something_of_the_same_moment_was_taken_back():
+    """Where keys are written alone, a list may name it twice: nothing else is taken out of the counts for that."""
+    house = House(atomic=False)
+    async with house.stack:
+        engine = await house.start()
+        ended, later = [await send(engine, house.shop, "look", name) for name in ("m1", "m2")]
+        async with engine.borrow(ended) as live:
+            await live.settled()
+            at = live.folded.task.status.timestamp.ToMilliseconds()
+            line = Line(ended, live.meta["context"], 0, live.folded.state, at)
+        with pytest.raises(TaskConflict):
+            await engine.journal.append(Append(ended, 1, b"late", ("", "ada"), line, listed=False, contested=True))
+        assert set((await listed(engine))[0]) == {ended, later}
+        assert (await listed(engine))[1] == 2
+        await settled(engine, later)
+        house.clock.days(31)
+        await sweep(engine)
+        assert await listed(engine) == ([], 0)
 
 
 async def test_a_task_expires_a_while_after_its_end_and_everything_of_it_goes(house):

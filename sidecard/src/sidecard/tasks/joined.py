@@ -30,6 +30,5 @@ class Joined:
         return {key: found[key] for key in keys if key in found}
 
     async def _read(self, keys: dict[str, None]) -> dict[str, bytes]:
-        if self._keys is keys:
-            self._reading = None  # who comes from now on reads anew
+        self._reading = None  # who comes from now on reads anew
         return await self._store.read(list(keys))

@@ -39,14 +39,8 @@ async def list_tasks(engine: Engine, tenant: str, owner: str, params: ListTasksR
     after = checks.milliseconds(params.status_timestamp_after) if params.HasField("status_timestamp_after") else None
     listing = await MergedList.open(engine, tenant, owner)
     lines = _matching(listing, params, after, _places(params.page_token))
-    response = ListTasksResponse(page_size=size)
-    held = 0
-    async for places, task in _tasks(engine, lines, params, size + 1):
-        held += task.ByteSize()
-        if len(response.tasks) == size or (response.tasks and held > MOST_PAGE_BYTES):
-            response.next_page_token = _page_token(places)
-            break
-        response.tasks.append(task)
+    tasks, ends = await _page(engine, lines, params, size)
+    response = ListTasksResponse(page_size=size, tasks=tasks, next_page_token=_page_token(ends) if ends else "")
     counted = not params.context_id and after is None
     response.total_size = listing.count(params.status) if counted else await _scan(engine, listing, params, after)
     return response
@@ -102,16 +96,23 @@ async def _matching(
             yield at, line
 
 
-async def _tasks(
-    engine: Engine, lines: AsyncIterator[tuple[Places, Line]], params: ListTasksRequest, wanted: int
-) -> AsyncIterator[tuple[Places, A2ATask]]:
-    """The tasks of these lines in order, each with its places; what is read at once is no more than is `wanted`."""
-    while some := await _some(lines, max(1, min(AT_ONCE, wanted))):
+async def _page(
+    engine: Engine, lines: AsyncIterator[tuple[Places, Line]], params: ListTasksRequest, size: int
+) -> tuple[list[A2ATask], Places | None]:
+    """The tasks of a page, and the places from which on the next one begins; what is read at once fits, as it seems."""
+    page: list[A2ATask] = []
+    held, largest = 0, MOST_PAGE_BYTES
+    while some := await _some(lines, max(1, min(AT_ONCE, size + 1 - len(page), (MOST_PAGE_BYTES - held) // largest))):
         tasks = await asyncio.gather(*(_listed(engine, line, params) for _, line in some))
         for (places, _), task in zip(some, tasks, strict=True):
-            if task is not None:
-                wanted -= 1
-                yield places, task
+            if task is None:
+                continue
+            held += task.ByteSize()
+            if len(page) == size or (page and held > MOST_PAGE_BYTES):
+                return page, places
+            page.append(task)
+        largest = max([1, *(task.ByteSize() for task in page)])
+    return page, None
 
 
 async def _some(lines: AsyncIterator[tuple[Places, Line]], count: int) -> list[tuple[Places, Line]]:

@@ -226,13 +226,14 @@ class Retention:
             some = unburied[start : start + AT_ONCE]
             read |= dict(zip(some, await asyncio.gather(*map(self._read, some)), strict=True))
         expiring: list[tuple[Line, Tombstone]] = []
+        made: dict[str, Tombstone] = {}
         kept: Lines = []
         busy: set[str] | None = None
         for position, line in lines:
             first = stored.get(line.task_id)
             if first is None or line.at < 0:
                 continue
-            tombstone = Tombstone.of(first)
+            tombstone = made.get(line.task_id) or Tombstone.of(first)
             if tombstone is None:
                 task = read[line.task_id]
                 if not task.broken and task.status_at != line.at:
@@ -243,6 +244,7 @@ class Retention:
                     kept.append((position, line))
                     continue
                 tombstone = Tombstone(now, task.status_at, task.digest, task.n, tuple(task.beside))
+                made[line.task_id] = tombstone
                 expiring.append((line, tombstone))
             if position < erased and tombstone.status_at == line.at:
                 kept.append((position, line))  # nobody passes here any more

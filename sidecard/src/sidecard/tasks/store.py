@@ -148,11 +148,14 @@ class DaprStateStore:
             await self._api.stub.DeleteBulkState(removal, metadata=self._api.metadata, timeout=TIMEOUT)
 
     async def read(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """See StateStore."""
+        """See StateStore. What does not fit into one answer of the sidecar (its `max-body-size`) is read in halves."""
         request = state_pb2.GetBulkStateRequest(store_name=self.component, keys=[*keys, *self._always], parallelism=8)
         try:
             response = await self._api.stub.GetBulkState(request, metadata=self._api.metadata, timeout=TIMEOUT)
         except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and len(keys) > 1:
+                half = len(keys) // 2
+                return await self.read(keys[:half]) | await self.read(keys[half:])
             raise _unavailable(error) from error
         for item in response.items:
             if item.error:
