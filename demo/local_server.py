@@ -62,6 +62,8 @@ class Request(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")  # else a client may send its next request on it
         self.end_headers()
         self.wfile.write(body)
 
