@@ -17,8 +17,10 @@ from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.loading import load
 from sidecard.tasks.slots import Slot
 from sidecard.tasks.state import TAKEN
-from sidecard.testing import KEY, FakeAgents, MemoryStore, caller, ended, message
+from sidecard.testing import KEY, FakeAgents, FakeWebhooks, MemoryStore, caller, ended, message
 from tests.sidecard.tasks.shop import Order, Receipt, Shop, answer, said, send, settled, text_told, until
+from tests.sidecard.tasks.test_faults import records
+from tests.sidecard.tasks.test_outbox import begin, told, webhook
 
 S = TaskState
 DEAD = 0.25
@@ -426,29 +428,83 @@ async def test_a_task_that_another_replica_owns_is_shown_as_it_is(cluster):
             assert said(live.folded.public()) == "at last"
 
 
-async def test_what_a_deposed_replica_stores_too_late_is_not_acknowledged():
-    """Where keys are written alone it is listed nowhere by then; sent again, the same task is done."""
-    cluster = Cluster(atomic=False)
+def cut_off_before_the_log(store):
+    """Freeze a replica between what its slot announces and the entry of a task, until its store is open."""
+    write = store.write
+
+    async def cut_off(creates, upserts, deletes=()):
+        if any(key.startswith("log:") for key, _ in creates):
+            store.write = write
+            store.open.clear()
+        await write(creates, upserts, deletes)
+
+    store.write = cut_off
+
+
+async def until_listed(engine, task_id):
+    """Once in the list, and counted once, as completed."""
+    expected = {state: [task_id] * (state in (0, S.TASK_STATE_COMPLETED)) for state in S.values()}
+    found, counts = {}, {}
+    async with asyncio.timeout(20):
+        while found != expected or counts != {state: len(tasks) for state, tasks in expected.items()}:
+            await asyncio.sleep(0.01)
+            for state in S.values():
+                page = await list_tasks(engine, "", "ada", ListTasksRequest(status=state))
+                found[state], counts[state] = [task.id for task in page.tasks], page.total_size
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["sent again", "never sent again"])
+@pytest.mark.parametrize("skill", ["look", "buy"])
+async def test_what_a_deposed_replica_stores_too_late_is_listed_and_done(skill, again):
+    """Where keys are written alone: nobody was told of it, and yet it is there; its receivers hear of all of it."""
+    cluster, webhooks = Cluster(atomic=False), FakeWebhooks()
     async with cluster.stack:
         shop = Shop()
-        one, two = await cluster.replica(shop), await cluster.replica(shop)
-        write = one.store.write
-
-        async def cut_off_before_the_log(creates, upserts, deletes=()):
-            if any(key.startswith("log:") for key, _ in creates):
-                one.store.write = write
-                one.store.open.clear()
-            await write(creates, upserts, deletes)
-
-        one.store.write = cut_off_before_the_log
-        sending = asyncio.create_task(send(one, shop, "buy"))
+        one, two = [await cluster.replica(shop, sender=webhooks) for _ in range(2)]
+        cut_off_before_the_log(one.store)
+        hook = webhook()
+        sending = asyncio.create_task(begin(one, shop, skill, hook=hook))
         await until(lambda: cluster.data["beat:0"] == replicas.FREE)
         one.store.open.set()
         with pytest.raises(StoreUnavailable):
             await sending
-        task_id = await send(two, shop, "buy")
+        if again:
+            await begin(two, shop, skill, hook=hook)
+        (task_id,) = {key.split(":")[1] for key in cluster.data if key.startswith("log:")}
         assert said(await settled(two, task_id))
-        assert shop.effects == 1
+        await until_listed(two, task_id)
+        await until(lambda: told(webhooks)[-1:] == ["COMPLETED"])
+        events = sum(record[0] in ("status", "artifact") for record in records(cluster.data, task_id))
+        assert len({webhook_id for _, webhook_id, _ in webhooks.received}) == events
+        assert shop.effects == (skill == "buy")
+        await until(lambda: not (one.journal.slot.todo.all or two.journal.slot.todo.all))
+
+
+async def test_an_end_that_is_stored_too_late_is_listed():
+    """It comes when the task was on the other's list again, and not yet its own."""
+    cluster = Cluster(atomic=False)
+    async with cluster.stack:
+        shop = Shop()
+        one, two = await cluster.replica(shop), await cluster.replica(shop)
+        task_id = await send(one, shop, "slow")
+        await until(lambda: shop.runs)
+        async with one.borrow(task_id) as live:
+            await live.stored()
+        cut_off_before_the_log(one.store)
+        write = two.store.write
+
+        async def wait_for_the_other(creates, upserts, deletes=()):
+            if any(key.startswith("log:") for key, _ in creates):
+                two.store.write = write
+                one.store.open.set()
+                await until(lambda: one._rejoining)
+            await write(creates, upserts, deletes)
+
+        two.store.write = wait_for_the_other
+        shop.gate.set()
+        assert said(await settled(two, task_id)) == "at last"
+        await until_listed(two, task_id)
+        await until(lambda: not (one.journal.slot.todo.all or two.journal.slot.todo.all))
 
 
 async def test_what_is_acknowledged_just_before_its_replica_is_deposed_goes_on():
@@ -457,13 +513,8 @@ async def test_what_is_acknowledged_just_before_its_replica_is_deposed_goes_on()
     async with cluster.stack:
         shop = Shop()
         one, two = await cluster.replica(shop), await cluster.replica(shop)
-        write_one, write_two = one.store.write, two.store.write
-
-        async def cut_off_before_the_log(creates, upserts, deletes=()):
-            if any(key.startswith("log:") for key, _ in creates):
-                one.store.write = write_one
-                one.store.open.clear()
-            await write_one(creates, upserts, deletes)
+        write_two = two.store.write
+        cut_off_before_the_log(one.store)
 
         async def wait_before_the_claim(creates, upserts, deletes=()):
             if any(key.startswith("slot:0:") for key, _ in creates):
@@ -473,7 +524,7 @@ async def test_what_is_acknowledged_just_before_its_replica_is_deposed_goes_on()
                 one.store.open.clear()
             await write_two(creates, upserts, deletes)
 
-        one.store.write, two.store.write = cut_off_before_the_log, wait_before_the_claim
+        two.store.write = wait_before_the_claim
         sending = asyncio.create_task(send(one, shop, "slow"))
         task_id = await sending
         await until(lambda: cluster.data["beat:0"] == replicas.FREE)

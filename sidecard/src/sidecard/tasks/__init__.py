@@ -18,6 +18,7 @@ slots      a replica's place in the store     slot_entry  one entry of its log, 
 todo       its to-do list, in pages           announced what its last entry said, true or not
 lists      all owners' lists in it            index     one owner's list, in pages
 replicas   who else is there, who is gone     adoption  taking over the tasks of the dead
+late       what one stored that was taken for dead and was not
 run        a skill over its recorded steps    group     work side by side within a run
 recording  how steps are recorded             results   what asking and delegating give back
 context    what a skill sees of its task      watch     other agents' tasks, and time

@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -19,6 +20,7 @@ from sidecard.screening.vault import Vault
 from sidecard.seals import Seals
 from sidecard.tasks.act import Act
 from sidecard.tasks.adoption import Adoption
+from sidecard.tasks.batch import Append
 from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.dead import DeadLetters
 from sidecard.tasks.delivery import Delivery, Publisher, Sender
@@ -26,6 +28,7 @@ from sidecard.tasks.entry import Record
 from sidecard.tasks.identity import TaskIds
 from sidecard.tasks.intake import Intake
 from sidecard.tasks.journal import Journal
+from sidecard.tasks.late import stored_late, unlisted
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.lives import Lives
 from sidecard.tasks.mail import mark, task_of
@@ -34,7 +37,7 @@ from sidecard.tasks.patience import patiently
 from sidecard.tasks.replicas import Replicas
 from sidecard.tasks.retention import Keep, Retention
 from sidecard.tasks.runner import RUNS, Runner
-from sidecard.tasks.slots import Slot
+from sidecard.tasks.slots import Slot, Sweep
 from sidecard.tasks.state import HELD
 from sidecard.tasks.states import CANCELED, FAILED, state_name
 from sidecard.tasks.store import StateStore, prove
@@ -219,8 +222,11 @@ class Engine:
         await self._halt(0)
         await self._replicas.stop(leaving=False)
         if self.store.shared:
+            number, late = self.journal.slot.number, self.journal.late
             await patiently(self._join)
             self._rejoining = False
+            if late:
+                self._in_background(self._take_in(number, late), "take in what was late")
         else:
             self._stopping = True
             self.superseded.set()
@@ -321,12 +327,26 @@ class Engine:
     async def _adopt(self, slot: Slot, died: bool) -> None:
         """Take over what another replica had to do: it is on this one's lists before it leaves the other's."""
         await self._adoption.adopt(sorted(slot.todo.all), died=died)
-        listed = slot.outbox.all
+        await self._deliver(slot.outbox.all)
+        await self._dead.look(slot.number)
+
+    async def _take_in(self, number: int, appends: Sequence[Append]) -> None:
+        """Own what this replica still stored as the holder of that slot when others had taken it over."""
+        try:
+            late = await patiently(partial(stored_late, self.store, number, appends))
+            if lines := await patiently(partial(unlisted, self.store, number, late)):
+                await self.journal.sweep(Sweep(), lines)
+            await self._adoption.adopt([append.task_id for append in late], died=True)
+            await self._deliver({append.task_id for append in late if append.due})
+        except SidecardError as error:
+            log.error("what this replica stored when it was taken for dead may be on no list: %s", error)
+
+    async def _deliver(self, listed: Collection[str]) -> None:
+        """Let the outbox have these, tasks and marks; it has them when this returns."""
         tasks = set(map(task_of, listed))
         listing = [self.journal.told(Told(task_id, 0, 1, {}, dead=mark(task_id) in listed)) for task_id in tasks]
         await asyncio.gather(*listing)
         self.outbox.take_up(listed)
-        await self._dead.look(slot.number)
 
     async def _give_up(self, live: Live) -> None:
         live.failure = "process died"

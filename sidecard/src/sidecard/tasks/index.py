@@ -144,6 +144,17 @@ class OwnerList:
         end = min(end, (number + 1) * PAGE)
         return [(position, _line(page[position % PAGE])) for position in range(start, end)]
 
+    async def took_back(self, store: StateStore, line: Line) -> bool:
+        """Whether the last word on a line that may have been in this list is that it did not come true.
+
+        Reads the list up to that, or all of it. Raises StoreUnavailable, LogBroken.
+        """
+        for number in range(self.size // PAGE, self.first // PAGE - 1, -1):
+            for _, each in reversed(await self.chunk(store, max(number * PAGE, self.first), self.size)):
+                if (each.task_id, abs(each.at)) == (line.task_id, line.at):
+                    return each.at < 0
+        return False
+
     async def newest_first(self, store: StateStore, before: int | None = None) -> AsyncIterator[tuple[int, Line]]:
         """(position, line) from the newest, or from just below position `before`, to the oldest."""
         end = self.size if before is None else min(before, self.size)

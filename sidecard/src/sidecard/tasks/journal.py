@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sidecard.errors import StoreUnavailable
 from sidecard.tasks.act import Act
@@ -47,6 +47,8 @@ class Journal:
     ) -> None:
         """`unquestioned` tells whether nobody can have taken this replica for dead since a moment (time.monotonic)."""
         self.store = store
+        self.late: Sequence[Append] = ()
+        """What it was writing when it was stopped, and may be stored though nobody lists it; see late.py."""
         self.publishes = False
         """Whether every event of every task is due to somebody, webhooks or not."""
         self._slot: Slot | None = None
@@ -79,7 +81,7 @@ class Journal:
 
     def start(self, slot: Slot) -> None:
         """Write to this slot from now on."""
-        self._slot = slot
+        self._slot, self.late = slot, ()
         if self.store.atomic:
             commits: Commits = Transactions(self.store, slot, self._due)
         else:
@@ -112,6 +114,8 @@ class Journal:
 
     def _give_up(self, why: str) -> None:
         batch = self._in_flight
+        if not self.store.atomic:
+            self.late = [*self.late, *batch.appends]
         for write in (*batch.appends, *batch.others, *self._queue, *self._told, *self._sweeps):
             if not write.done.done():
                 write.done.set_exception(StoreUnavailable(why))

@@ -150,6 +150,10 @@ class Slot:
         self.outbox.take(entry.outbox)
         self.trail.take(entry.link)
 
+    def announces(self, task_id: str, n: int) -> bool:
+        """Whether its last entry announced this entry of a task, which may come true, or be taken back, any moment."""
+        return self._announced.names(task_id, n)
+
     # -- writing ------------------------------------------------------------------------------------------------------
 
     @property
@@ -235,9 +239,9 @@ class Slot:
     async def amend(self) -> None:
         """Take back what the last entry announced and did not come true; only the holder does, and first of all.
 
-        What a former holder still stores of that afterwards counts for nothing: it finds the slot claimed, and
-        acknowledges nothing; but as it is stored by then, the audit keeps who did it. Where a write is all or nothing,
-        everything announced has come true.
+        What a former holder still stores of that afterwards is not acknowledged, since it finds the slot claimed, and
+        is its own to list (see late.py); as it is stored then, the audit keeps who did it. Where a write is all or
+        nothing, everything announced has come true.
 
         Raises TaskConflict when somebody else has written to it, StoreUnavailable when the outcome is not known.
         """
