@@ -1,6 +1,6 @@
 """Logs on a laptop: which is the newest, and what one ends with."""
 
-from sidecard.cli.program_logs import Logs, ends, read
+from sidecard.cli.program_logs import Logs, ends, read, said
 
 
 def test_the_newest_log_of_an_app_and_of_its_sidecar(tmp_path):
@@ -32,3 +32,13 @@ def test_what_a_log_ends_with(tmp_path):
     assert ends(log, lines=2) == f"{log} ends with:\n  two\n  three"
     log.write_text('time=1 level=info msg="fine"\ntime=2 level=fatal msg="no \\"ca.crt\\""\nlast words\n')
     assert ends(log) == f'{log} ends with:\n  no \\"ca.crt\\"'
+
+
+def test_whether_an_app_has_said_anything(tmp_path):
+    """What Dapr's CLI writes beside it does not count."""
+    log = tmp_path / "shop_app_1.log"
+    assert not said(log)
+    log.write_text("The App process exited with error code: exit status 1\n")
+    assert not said(log)
+    log.write_text("\x1b[94m== APP - shop == two\x1b[0m\n")
+    assert said(log)

@@ -179,6 +179,17 @@ def test_dead_app_at_start(project: Project, stopped: None) -> None:
     assert _listening(_ports(project) | set(SENTRY_PORTS)) == {}
 
 
+def test_dead_app_whose_words_were_lost(project: Project, stopped: None) -> None:
+    """Dapr's CLI does not always write what an app says as it dies: it is asked once more."""
+    (project.root / "agents" / "agent" / "__main__.py").write_text(
+        "from pathlib import Path\n\n"
+        "if not (died := Path('died')).exists():\n    died.touch()\n    raise SystemExit(1)\nimport no_such_package\n"
+    )
+    with pytest.raises(ConfigurationError, match=r"the app stub-agent died(.|\n)*No module named 'no_such_package'"):
+        System(project, sentry_ports=SENTRY_PORTS).up()
+    assert _listening(_ports(project) | set(SENTRY_PORTS)) == {}
+
+
 def test_sidecar_that_cannot_start(project: Project, stopped: None) -> None:
     """A component that daprd refuses is reported in daprd's own words."""
     path = project.root / "components" / "state.yaml"

@@ -35,6 +35,11 @@ def read(log: Path) -> str:
     return log.read_text("utf-8", "replace") if log.exists() else ""
 
 
+def said(log: Path) -> bool:
+    """Whether an app has said anything in its log, where `dapr run` writes too."""
+    return "== APP - " in read(log)
+
+
 def ends(log: Path, lines: int = 12) -> str:
     """What a log ends with: its last lines; of a program of Dapr those that tell of an error, when there are any."""
     clean = re.sub(r"\x1b\[[0-9;]*m|^== APP - \S+ == ", "", read(log), flags=re.MULTILINE)

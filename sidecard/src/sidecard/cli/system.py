@@ -19,12 +19,13 @@ import psutil
 import sidecard
 from sidecard.cli import bootstrap, processes, runtime
 from sidecard.cli.console import Console
-from sidecard.cli.program_logs import Logs, ends, read
+from sidecard.cli.program_logs import Logs, ends, read, said
 from sidecard.cli.project import App, Project
 from sidecard.errors import ConfigurationError
 from sidecard.loopback import NO_CERTIFICATES
 
 _LOOK = 0.15
+_HEARING = 5.0
 _DEATHS = {
     "app": re.compile(r"The App process exited with error code: (.*)|(Exited App successfully)"),
     "daprd": re.compile(r"The daprd process exited with error code: (.*)|(Exited Dapr successfully)"),
@@ -150,9 +151,17 @@ class System:
             for kind, death in _DEATHS.items():
                 log = self._logs.newest(app.app_id, kind)
                 if log and (found := death.search(read(log))):
+                    if kind == "app" and not said(log):
+                        self._hear(app, log)
                     who = f"the app {app.app_id}" if kind == "app" else f"the sidecar of {app.app_id}"
                     how = found[1] or "it ended by itself"
                     raise ConfigurationError(f"{who} died at start ({how}); {ends(log)}")
+
+    def _hear(self, app: App, log: Path) -> None:
+        """Starts an app that died without a word once more: `dapr run` may lose what one says as it dies."""
+        again = self._spawn(app.command, log, {**self._run_environment(), **app.environment})
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            again.wait(_HEARING)
 
     def _late(self, app: App, timeout: float) -> str:
         silent = next((url for url in app.health_urls if not _answers(url)), app.health_urls[0])
