@@ -13,6 +13,7 @@ from sidecard.tasks import adoption, replicas, slots, tail
 from sidecard.tasks.act import Act
 from sidecard.tasks.engine import Engine
 from sidecard.tasks.intake import Overtaken
+from sidecard.tasks.late import Late
 from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.loading import load
 from sidecard.tasks.slots import Slot
@@ -478,6 +479,34 @@ async def test_what_a_deposed_replica_stores_too_late_is_listed_and_done(skill, 
         assert len({webhook_id for _, webhook_id, _ in webhooks.received}) == events
         assert shop.effects == (skill == "buy")
         await until(lambda: not (one.journal.slot.todo.all or two.journal.slot.todo.all))
+
+
+async def test_what_was_stored_too_late_is_listed_though_its_replica_is_deposed_again(monkeypatch):
+    """Before it could look what had become of it; then it looks under its third name."""
+    cluster, looks, look = Cluster(atomic=False), asyncio.Event(), Late.stored
+
+    async def looked(written, store):
+        looks.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Late, "stored", looked)
+    async with cluster.stack:
+        shop = Shop()
+        one, two = await cluster.replica(shop), await cluster.replica(shop)
+        cut_off_before_the_log(one.store)
+        sending = asyncio.create_task(send(one, shop, "buy"))
+        await until(lambda: cluster.data["beat:0"] == replicas.FREE)
+        one.store.open.set()
+        with pytest.raises(StoreUnavailable):
+            await sending
+        await looks.wait()
+        number = one.journal.slot.number
+        one.store.open.clear()
+        await until(lambda: cluster.data[f"beat:{number}"] == replicas.FREE)
+        monkeypatch.setattr(Late, "stored", look)
+        one.store.open.set()
+        (task_id,) = {key.split(":")[1] for key in cluster.data if key.startswith("log:")}
+        await until_listed(two, task_id)
 
 
 async def test_an_end_that_is_stored_too_late_is_listed():

@@ -18,7 +18,7 @@ from sidecard.tasks.index import PAGE, Line, OwnerList, Trim
 from sidecard.tasks.listing import list_tasks
 from sidecard.tasks.loading import load
 from sidecard.tasks.retention import Keep, Retention
-from sidecard.tasks.slots import Slot
+from sidecard.tasks.slots import Slot, Sweep
 from sidecard.tasks.tombstone import TaskExpired, Tombstone
 from sidecard.testing import KEY, FakeAgents, FakeWebhooks, MemoryStore, caller, message
 from tests.sidecard.tasks.shop import Shop, answer, idle, send, settled, until
@@ -104,24 +104,65 @@ async def house(request):
         yield made
 
 
-async def test_a_task_expires_once_though_something_of_the_same_moment_was_taken_back():
+@pytest.mark.parametrize("before", [0, PAGE - 2], ids=["in one page", "in two"])
+async def test_a_task_expires_once_though_something_of_the_same_moment_was_taken_back(before):
     """Where keys are written alone, a list may name it twice: nothing else is taken out of the counts for that."""
     house = House(atomic=False)
     async with house.stack:
         engine = await house.start()
-        ended, later = [await send(engine, house.shop, "look", name) for name in ("m1", "m2")]
-        async with engine.borrow(ended) as live:
-            await live.settled()
-            at = live.folded.task.status.timestamp.ToMilliseconds()
-            line = Line(ended, live.meta["context"], 0, live.folded.state, at)
+        for n in range(before):
+            await settled(engine, await send(engine, house.shop, "look", f"before {n}"))
+        ended = await send(engine, house.shop, "look", "m1")
+        line = await as_listed(engine, ended)
         with pytest.raises(TaskConflict):
             await engine.journal.append(Append(ended, 1, b"late", ("", "ada"), line, listed=False, contested=True))
-        assert set((await listed(engine))[0]) == {ended, later}
-        assert (await listed(engine))[1] == 2
-        await settled(engine, later)
+        assert (await listed(engine))[0][0] == ended
+        assert (await listed(engine))[1] == before + 1
         house.clock.days(31)
         await sweep(engine)
         assert await listed(engine) == ([], 0)
+
+
+async def as_listed(engine, task_id):
+    """A task that has ended, and the line of its end."""
+    async with engine.borrow(task_id) as live:
+        await live.settled()
+        at = live.folded.task.status.timestamp.ToMilliseconds()
+        return Line(task_id, live.meta["context"], 0, live.folded.state, at)
+
+
+async def test_a_line_that_was_taken_back_and_stands_in_another_list_expires_there():
+    """Two that sweep at once would else both take it out of the counts."""
+    house = House(atomic=False, shared=True)
+    async with house.stack:
+        one, two = await house.start(), await house.start()
+        line = await as_listed(one, await send(one, house.shop, "look"))
+        await one.journal.sweep(Sweep(checkpoint=True), {("", "ada"): [line.undone()]})
+        await two.journal.sweep(Sweep(checkpoint=True), {("", "ada"): [line]})
+        assert await listed(one) == ([line.task_id], 1)
+        house.clock.days(31)
+        await asyncio.gather(sweep(one), sweep(two))
+        assert await listed(one) == ([], 0)
+
+
+async def test_a_late_line_behind_a_younger_one_lets_that_stay(house):
+    """Lists are in order but for what was stored late: each task expires, and none before its time."""
+    engine = await house.start()
+    old = await as_listed(engine, await send(engine, house.shop, "look", "m1"))
+    await engine.journal.sweep(Sweep(checkpoint=True), {("", "ada"): [old.undone()]})
+    house.clock.ahead += 60_000
+    young = await as_listed(engine, await send(engine, house.shop, "look", "m2"))
+    await engine.journal.sweep(Sweep(checkpoint=True))
+    await engine.journal.sweep(Sweep(checkpoint=True), {("", "ada"): [old]})
+    house.clock.ahead += 30 * DAY - 30_000
+    await sweep(engine)
+    assert young.task_id in (await listed(engine))[0]
+    house.clock.ahead += 60_000
+    await sweep(engine)
+    assert await listed(engine) == ([], 0)
+    house.clock.days(2)
+    await sweep(engine)
+    assert house.stored() == []
 
 
 async def test_a_task_expires_a_while_after_its_end_and_everything_of_it_goes(house):

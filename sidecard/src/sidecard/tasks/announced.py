@@ -22,9 +22,9 @@ class Announced:
         """Whether there is something that may have to be taken back."""
         return bool(self._entry.announced)
 
-    def names(self, task_id: str, n: int) -> bool:
+    def names(self, task_id: str, data: bytes) -> bool:
         """Whether it announced this entry of a task, and nobody has looked yet whether that came true."""
-        return any((each.task_id, each.n) == (task_id, n) for each in self._entry.announced)
+        return any(each.task_id == task_id and each.digest == digest(data) for each in self._entry.announced)
 
     def take(self, entry: SlotEntry, *, before: str = "") -> None:
         """A further entry of the slot; it amends what was announced when the holder of `before` names itself again."""

@@ -20,7 +20,6 @@ from sidecard.screening.vault import Vault
 from sidecard.seals import Seals
 from sidecard.tasks.act import Act
 from sidecard.tasks.adoption import Adoption
-from sidecard.tasks.batch import Append
 from sidecard.tasks.cursor import Backoff
 from sidecard.tasks.dead import DeadLetters
 from sidecard.tasks.delivery import Delivery, Publisher, Sender
@@ -28,7 +27,7 @@ from sidecard.tasks.entry import Record
 from sidecard.tasks.identity import TaskIds
 from sidecard.tasks.intake import Intake
 from sidecard.tasks.journal import Journal
-from sidecard.tasks.late import stored_late, unlisted
+from sidecard.tasks.late import Late
 from sidecard.tasks.live import Live, TaskEnded
 from sidecard.tasks.lives import Lives
 from sidecard.tasks.mail import mark, task_of
@@ -153,6 +152,7 @@ class Engine:
         """Set when another process has taken over a store that is for one; this engine serves nothing more."""
         self._stopping = False
         self._rejoining = False
+        self._late: list[Late] = []
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -222,11 +222,11 @@ class Engine:
         await self._halt(0)
         await self._replicas.stop(leaving=False)
         if self.store.shared:
-            number, late = self.journal.slot.number, self.journal.late
+            if self.journal.late:
+                self._late.append(Late(self.journal.slot.number, self.journal.late))
             await patiently(self._join)
             self._rejoining = False
-            if late:
-                self._in_background(self._take_in(number, late), "take in what was late")
+            self._in_background(self._take_in(), "take in what was late")
         else:
             self._stopping = True
             self.superseded.set()
@@ -330,16 +330,21 @@ class Engine:
         await self._deliver(slot.outbox.all)
         await self._dead.look(slot.number)
 
-    async def _take_in(self, number: int, appends: Sequence[Append]) -> None:
-        """Own what this replica still stored as the holder of that slot when others had taken it over."""
-        try:
-            late = await patiently(partial(stored_late, self.store, number, appends))
-            if lines := await patiently(partial(unlisted, self.store, number, late)):
-                await self.journal.sweep(Sweep(), lines)
-            await self._adoption.adopt([append.task_id for append in late], died=True)
-            await self._deliver({append.task_id for append in late if append.due})
-        except SidecardError as error:
-            log.error("what this replica stored when it was taken for dead may be on no list: %s", error)
+    async def _take_in(self) -> None:
+        """Own what this replica still stored under former names when others had taken its slots over."""
+        while self._late:
+            late = self._late[0]
+            try:
+                stored = await patiently(partial(late.stored, self.store))
+                lines = await patiently(partial(late.unlisted, self.store, stored))
+                if lines and not late.listed:
+                    late.listed = True  # once at the most, whatever becomes of it
+                    await self.journal.sweep(Sweep(), lines)
+                await self._deliver({append.task_id for append in stored if append.due})
+                await self._adoption.adopt([append.task_id for append in stored], died=False)
+            except SidecardError as error:
+                log.error("what this replica stored when it was taken for dead may be on no list: %s", error)
+            self._late.remove(late)
 
     async def _deliver(self, listed: Collection[str]) -> None:
         """Let the outbox have these, tasks and marks; it has them when this returns."""

@@ -80,20 +80,24 @@ class MergedList:
 
 
 async def _matching(
-    listing: MergedList, params: ListTasksRequest, after: int | None, places: Places | None = None
+    listing: MergedList, params: ListTasksRequest, after: int | None, places: Places | None
 ) -> AsyncIterator[tuple[Places, Line]]:
-    """The newest line of each task, if it matches, and its places."""
-    seen: set[str] = set()
+    """The newest line of each task, if it matches, and its places; lines that are outdated may come before it."""
+    seen: dict[str, int] = {}
     async for at, line in listing.newest_first(places):
-        if line.task_id in seen:
+        if line.at <= seen.get(line.task_id, 0):
             continue
-        seen.add(line.task_id)
-        if (
-            (not params.status or line.state == params.status)
-            and (not params.context_id or line.context_id == params.context_id)
-            and (after is None or line.at >= after)
-        ):
+        seen[line.task_id] = line.at
+        if _matches(line, params, after):
             yield at, line
+
+
+def _matches(line: Line, params: ListTasksRequest, after: int | None) -> bool:
+    return (
+        (not params.status or line.state == params.status)
+        and (not params.context_id or line.context_id == params.context_id)
+        and (after is None or line.at >= after)
+    )
 
 
 async def _page(
@@ -142,9 +146,14 @@ async def _scan(engine: Engine, listing: MergedList, params: ListTasksRequest, a
     A line as old as tasks that expire may be outdated by one that has expired already, in another replica's list.
     """
     expiring = engine.expiring_before()
+    newest: dict[str, Line] = {}
+    async for _, line in listing.newest_first():
+        if line.task_id not in newest or line.at > newest[line.task_id].at:
+            newest[line.task_id] = line
     total = 0
-    async for _, line in _matching(listing, params, after):
-        total += line.at > expiring or await _listed(engine, line, params) is not None
+    for line in newest.values():
+        if _matches(line, params, after):
+            total += line.at > expiring or await _listed(engine, line, params) is not None
     return total
 
 

@@ -11,8 +11,10 @@ The audit is kept for as long as it is told, whatever becomes of the tasks that 
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from sidecard.errors import LogBroken, StoreUnavailable, TaskConflict
 from sidecard.tasks.cursor import child_key, cursor_key, topic_key
@@ -179,7 +181,7 @@ class Retention:
         kept = listing.kept if looks else []
         erased, next_erased = await self._erase(listing, kept, now)
         found = await listing.chunk(self._store, listing.first, listing.size)
-        due = [(position, line) for position, line in found if abs(line.at) <= old]
+        due = list(takewhile(lambda each: abs(each[1].at) <= old, found))
         expiring, standing = await self._judge([*kept, *due], erased, now)
         trim = Trim(listing.first + len(due), erased, standing if looks else [*listing.kept, *standing])
         if looks:
@@ -227,11 +229,15 @@ class Retention:
             read |= dict(zip(some, await asyncio.gather(*map(self._read, some)), strict=True))
         expiring: list[tuple[Line, Tombstone]] = []
         made: dict[str, Tombstone] = {}
+        undone = Counter((line.task_id, -line.at) for _, line in lines if line.at < 0)
         kept: Lines = []
         busy: set[str] | None = None
         for position, line in lines:
             first = stored.get(line.task_id)
             if first is None or line.at < 0:
+                continue
+            if undone[line.task_id, line.at]:  # it stands in another list, which expires it
+                undone[line.task_id, line.at] -= 1
                 continue
             tombstone = made.get(line.task_id) or Tombstone.of(first)
             if tombstone is None:

@@ -150,9 +150,9 @@ class Slot:
         self.outbox.take(entry.outbox)
         self.trail.take(entry.link)
 
-    def announces(self, task_id: str, n: int) -> bool:
+    def announces(self, task_id: str, data: bytes) -> bool:
         """Whether its last entry announced this entry of a task, which may come true, or be taken back, any moment."""
-        return self._announced.names(task_id, n)
+        return self._announced.names(task_id, data)
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
