@@ -83,6 +83,15 @@ def no_commit() -> None:
     _put(Journal, "append", promise)
 
 
+def no_amends() -> None:
+    """What a dead replica announced, and did not live to write, is not taken back."""
+
+    async def amend(self: Slot) -> None:
+        return
+
+    _put(Slot, "amend", amend)
+
+
 def _put(owner: type, name: str, function: Callable[..., Any]) -> None:
     """In the place of what is there: a guard that has moved would stay on, and nothing would be shown."""
     getattr(owner, name)
@@ -94,5 +103,6 @@ OFF: dict[str, Callable[[], None]] = {
     "fencing": no_fencing,
     "deduplication": no_deduplication,
     "commit": no_commit,
+    "amends": no_amends,
 }
 """Each guard, and what turns it off in this process."""

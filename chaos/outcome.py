@@ -9,12 +9,14 @@ from a2a.types import TaskState
 
 from chaos.cluster import Cluster
 from chaos.history import History, histories
+from chaos.lists import misreported
 from chaos.shoppers import Shoppers, Wish
 
 PAYS = frozenset({"buy", "ask", "rest"})
 """Skills that have had their effect once they are COMPLETED."""
 ILLEGAL, UNEXPLAINED = "moves that A2A does not allow", "failures without a reason"
 UNTRUE = "answers that the log does not bear out"
+MISREPORTED = "tasks and totals that ListTasks has wrong"
 FAILED = "requests failed for good"
 
 
@@ -83,6 +85,8 @@ async def judge(cluster: Cluster, outcome: Outcome, wishes: Sequence[Wish]) -> d
         outcome.stuck += end == "stuck"
         if wish.task_id:
             _judge_one(outcome, wish, logs[wish.task_id], effects)
+    ended = {wish.task_id: wish.state for wish in wishes if wish.task_id and wish.state}
+    outcome.count(MISREPORTED, await misreported(cluster, ended))
     return logs
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from chaos.cluster import Setting, cluster
-from chaos.outcome import UNTRUE
+from chaos.outcome import MISREPORTED, UNTRUE
 from chaos.scenarios import SECOND_TASKS, same_message, thaw_in_a_taken_place, write_points
 
 SEED = 7
@@ -41,6 +41,13 @@ async def test_without_fencing_tasks_are_forgotten(without):
         outcome = await thaw_in_a_taken_place(started, 5, SEED, patience=10)
     assert outcome.good == (not without), outcome.as_dict()
     assert bool(outcome.stuck) == bool(without)
+
+
+async def test_without_amends_tasks_are_counted_that_never_were():
+    """Where keys are written alone, a process that dies between the two leaves its announcement in the lists."""
+    with cluster("state.redis", 1, Setting(without="amends")) as started:
+        outcome = await write_points(started, 1, SEED, ["look"])
+    assert outcome.others[MISREPORTED], outcome.as_dict()
 
 
 async def test_acknowledged_before_it_is_stored_is_lost():
