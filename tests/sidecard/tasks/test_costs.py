@@ -118,17 +118,17 @@ async def test_many_tasks_share_their_writes():
 
 @pytest.mark.parametrize("skill", ["talk", "tell"])
 async def test_ten_thousand_chunks_cost_ten_times_a_thousand(skill):
-    """Time and bytes grow with the stream, followers included; chunks share entries, and none is lost."""
+    """Work and bytes grow with the stream, followers included; chunks share entries, and none is lost."""
     measured = []
-    for count in (1_000, 10_000):
+    for count in (1_000, 10_000) * 3:  # what else the machine does makes single figures larger, and none smaller
         shop, store = Shop(), CountingStore()
         async with started(shop.agent, store) as engine:
-            began = time.perf_counter()
+            began = time.thread_time()
             task_id = await send(engine, shop, skill, data={"what": "x", "count": count})
             async with engine.borrow(task_id) as live:
                 events = [event async for event in live.follow()]
                 task = live.folded.public()
-            seconds = time.perf_counter() - began
+            seconds = time.thread_time() - began
             assert task.status.state == S.TASK_STATE_COMPLETED
             assert text_told(events) == "".join(f"{n} " for n in range(count)) + "done"
             assert events[-1].status.state == S.TASK_STATE_COMPLETED
@@ -137,7 +137,7 @@ async def test_ten_thousand_chunks_cost_ten_times_a_thousand(skill):
             again = await load(store, task_id)
             assert again is not None
             assert again.public() == task
-    (fast, few), (slow, many) = measured
+    (fast, few), (slow, many) = min(measured[::2]), min(measured[1::2])
     assert many < few * 25  # a snapshot now and then, in all about as much as the log
     assert slow < fast * 25
 
