@@ -29,13 +29,13 @@ async def test_the_to_do_list_is_exact_whatever_comes_and_goes():
 def test_a_change_of_a_long_to_do_list_costs_a_page():
     """A hundred thousand listed tasks make it no dearer."""
     seconds = []
-    for count in (100, 100_000):
+    for count in (100, 100_000) * 3:  # what else the machine does makes single figures larger, and none smaller
         todo = Todo("todo:0")
         todo.settle(todo.stage({f"t{n}": True for n in range(count)}))
-        began = time.perf_counter()
+        began = time.thread_time()
         for n in range(300):
             change = todo.stage({f"t{n}": False, f"u{n}": True})
             todo.settle(change)
             assert sum(map(len, change.writes.values())) < PAGE * 40
-        seconds.append(time.perf_counter() - began)
-    assert seconds[1] < seconds[0] * 10
+        seconds.append(time.thread_time() - began)
+    assert min(seconds[1::2]) < min(seconds[::2]) * 10
