@@ -10,6 +10,7 @@ from bench.estate import estate
 from sidecard.cli import client as client_module
 from sidecard.cli.client import AgentClient
 from sidecard.streamed import fold, place_of
+from tests.sidecard.tasks.shop import text_of
 
 SECONDS = 330
 pytestmark = [pytest.mark.long, pytest.mark.timeout(SECONDS + 150)]
@@ -23,7 +24,7 @@ def ticks(event):
 
 def said(artifact):
     """Its name and its text, however that is divided."""
-    return artifact.name, "".join(part.text for part in artifact.parts)
+    return artifact.name, text_of(artifact)
 
 
 async def test_each_event_of_a_stream_of_more_than_five_minutes_comes_once_and_in_order(tmp_path, monkeypatch):

@@ -105,17 +105,18 @@ async def _page(
 ) -> tuple[list[A2ATask], Places | None]:
     """The tasks of a page, and the places from which on the next one begins; what is read at once fits, as it seems."""
     page: list[A2ATask] = []
-    held, largest = 0, MOST_PAGE_BYTES
-    while some := await _some(lines, max(1, min(AT_ONCE, size + 1 - len(page), (MOST_PAGE_BYTES - held) // largest))):
+    held, largest, at_once = 0, 1, 1
+    while some := await _some(lines, at_once):
         tasks = await asyncio.gather(*(_listed(engine, line, params) for _, line in some))
         for (places, _), task in zip(some, tasks, strict=True):
             if task is None:
                 continue
-            held += task.ByteSize()
+            taken = task.ByteSize()
+            held, largest = held + taken, max(largest, taken)
             if len(page) == size or (page and held > MOST_PAGE_BYTES):
                 return page, places
             page.append(task)
-        largest = max([1, *(task.ByteSize() for task in page)])
+        at_once = max(1, min(AT_ONCE, size + 1 - len(page), (MOST_PAGE_BYTES - held) // largest))
     return page, None
 
 
